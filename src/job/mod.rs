@@ -1,0 +1,5 @@
+//! What a job is.
+
+mod phase;
+
+pub use phase::{PHASES, Phase};

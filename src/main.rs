@@ -1,0 +1,3 @@
+//! One result to one exit status.
+
+fn main() {}
