@@ -1,1 +1,34 @@
-//! .
+//! The kernel: the only room with unsafe code.
+//!
+//! No raw wait status, signal number table or file descriptor leaves it: what
+//! comes out are `OwnedFd`s, [`Exit`]s and `io::Error`s. It knows nothing of
+//! jobs, phases or servers.
+#![allow(
+    unsafe_code,
+    reason = "this room wraps libc; every block argues for itself"
+)]
+
+pub mod clock;
+pub mod files;
+mod pipe;
+mod poll;
+mod process;
+mod signal;
+
+pub use pipe::{Pipe, Wake, pipe};
+pub use poll::poll;
+pub use process::{
+    Exit, Spawn, become_subreaper, close_on_exec_from, effective_user, reap, send_signal, spawn,
+};
+pub use signal::{Signal, Signals};
+
+use std::io;
+
+/// Turns libc's -1 into the `io::Error` of `errno`.
+fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

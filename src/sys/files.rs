@@ -1,0 +1,118 @@
+//! Files and directories in places where others may have been before.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Makes a directory (0700) with all above it, and makes sure that it is a real
+/// one that belongs to this user or to root, as everything above it does.
+///
+/// # Errors
+/// A sentence that names the path and what is wrong with it.
+pub fn private_directory(path: &Path) -> Result<(), String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| format!("cannot make the directory {}: {error}", path.display()))?;
+    let mut place = PathBuf::new();
+    for part in path.components() {
+        place.push(part);
+        let metadata = fs::symlink_metadata(&place)
+            .map_err(|error| format!("cannot look at {}: {error}", place.display()))?;
+        let owner = metadata.uid();
+        if owner != 0 && owner != super::effective_user() {
+            return Err(format!(
+                "{} belongs to another user (uid {owner}), who could change what is kept in it; \
+                 remove it or choose another directory",
+                place.display()
+            ));
+        }
+        if place == path && !metadata.is_dir() {
+            let what = if metadata.is_symlink() {
+                "a symbolic link"
+            } else {
+                "not a directory"
+            };
+            return Err(format!(
+                "{} is {what}; remove it or choose another directory",
+                place.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a new file (0600) in place of whatever has that name: what stood there
+/// is removed, never written to or followed.
+///
+/// # Errors
+/// When it cannot be made, or what stands there cannot be removed.
+pub fn create_fresh(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Opens a file (0600) for appending, and makes it if there is none. Neither a
+/// link nor anything but a regular file is opened, and a FIFO does not make the
+/// caller wait.
+///
+/// # Errors
+/// When it cannot be opened, or is something else.
+pub fn open_append(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
+}
+
+/// Makes a directory's entries durable.
+///
+/// # Errors
+/// What fsync(2) says.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Writes a name so that it is one component of a path, whatever it holds:
+/// everything but letters, digits, `-`, `_` and inner dots becomes `%XX`.
+#[must_use]
+pub fn escape_name(name: &str) -> String {
+    let mut escaped = String::new();
+    for (at, byte) in name.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(byte.into()),
+            b'.' if at > 0 => escaped.push('.'),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_one_component() {
+        assert_eq!(escape_name("pi-4_a.b"), "pi-4_a.b");
+        assert_eq!(escape_name("../x y"), "%2E.%2Fx%20y");
+        assert_eq!(escape_name("é%"), "%C3%A9%25");
+    }
+}

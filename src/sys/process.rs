@@ -1,0 +1,175 @@
+//! Processes: starting, signalling and reaping them.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this exit status (0 to 255).
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status that Testflinger shows for it: a signal is counted down from
+    /// 256, so that KILL is 247 and TERM 241.
+    #[must_use]
+    pub fn status(self) -> i64 {
+        match self {
+            Exit::Code(code) => i64::from(code),
+            Exit::Signal(number) => 256 - i64::from(number),
+        }
+    }
+}
+
+/// What to start: a shell command in a session of its own.
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// The command line, for `/bin/sh -c`.
+    pub command: &'a str,
+    /// Its working directory.
+    pub directory: &'a Path,
+    /// Its whole environment.
+    pub environment: &'a [(OsString, OsString)],
+    /// Where its output and errors go, in the order in which they are written.
+    pub output: OwnedFd,
+}
+
+/// The shell that runs the phases' commands.
+const SHELL: &str = "/bin/sh";
+
+/// Starts a command: stdin is /dev/null, the session is its own, no signal is
+/// blocked, caught or ignored. Returns its process id, which is also that of
+/// its session.
+///
+/// # Errors
+/// When there is no shell, no process to be had, or the working directory is
+/// missing.
+pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
+    let errors = spawn.output.try_clone()?;
+    let mut command = Command::new(SHELL);
+    command
+        .arg("-c")
+        .arg(spawn.command)
+        .current_dir(spawn.directory)
+        .env_clear()
+        .envs(spawn.environment.iter().map(|(key, value)| (key, value)))
+        .stdin(Stdio::null())
+        .stdout(spawn.output)
+        .stderr(errors);
+    // SAFETY: the closure runs between fork and exec; setsid and signal are
+    // async-signal-safe, and it allocates nothing. (The mask is emptied by std.)
+    unsafe {
+        command.pre_exec(|| {
+            super::cerr(libc::setsid())?;
+            for number in 1..=64 {
+                // Fails for KILL, STOP and the C library's own: nothing to do.
+                libc::signal(number, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn()?;
+    // Dropping the handle leaves the process alone: `reap` waits for it.
+    i32::try_from(child.id()).map_err(io::Error::other)
+}
+
+/// The next child that has ended, adopted orphans included; `None` when there is
+/// none at the moment.
+#[must_use]
+pub fn reap() -> Option<(i32, Exit)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is where waitpid writes.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            return None;
+        }
+        if libc::WIFEXITED(status) {
+            return Some((pid, Exit::Code(libc::WEXITSTATUS(status))));
+        }
+        if libc::WIFSIGNALED(status) {
+            return Some((pid, Exit::Signal(libc::WTERMSIG(status))));
+        }
+    }
+}
+
+/// Sends TERM (`kill` false) or KILL to one process.
+///
+/// # Errors
+/// When it is gone already, or may not be signalled.
+pub fn send_signal(pid: i32, kill: bool) -> io::Result<()> {
+    if pid <= 1 {
+        // 0 and below would reach whole groups, 1 is init.
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let number = if kill { libc::SIGKILL } else { libc::SIGTERM };
+    // SAFETY: kill touches no memory.
+    super::cerr(unsafe { libc::kill(pid, number) })?;
+    Ok(())
+}
+
+/// Makes this process the parent of every orphan among its descendants, so that
+/// daemons that left their session are still found and reaped.
+///
+/// # Errors
+/// Where the kernel (or an emulator) cannot; the agent gets by without.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: this prctl takes plain numbers.
+    super::cerr(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })?;
+    Ok(())
+}
+
+/// Makes sure that no descriptor from `first` on, which whoever started this
+/// process may have left open, is inherited by its children.
+pub fn close_on_exec_from(first: i32) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(number) = number.filter(|&number: &i32| number >= first) {
+            // SAFETY: setting a flag on a descriptor number touches no memory;
+            // one that is closed meanwhile gives EBADF.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
+/// The user that this process acts as.
+#[must_use]
+pub fn effective_user() -> u32 {
+    // SAFETY: geteuid cannot fail and touches no memory.
+    unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Row 6: ended by a signal.
+    #[test]
+    fn row_06_signals_are_counted_down_from_256() {
+        assert_eq!(Exit::Signal(9).status(), 247);
+        assert_eq!(Exit::Signal(15).status(), 241);
+        assert_eq!(Exit::Signal(1).status(), 255);
+        assert_eq!(Exit::Code(0).status(), 0);
+        assert_eq!(Exit::Code(255).status(), 255);
+    }
+
+    #[test]
+    fn nobody_signals_a_group_or_init() {
+        for pid in [-1, 0, 1] {
+            assert!(send_signal(pid, true).is_err());
+        }
+    }
+}
