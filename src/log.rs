@@ -1,4 +1,15 @@
-//! The agent's own log.
+//! The agent's own log: a file and the console, in the original's form.
+//!
+//! One line a message: `[26-11-22 10:49:01]    INFO: (agent)| took job …`. What
+//! comes from outside may hold anything, so control characters are escaped.
+//! Secrets, tokens and environment values never come here.
+
+use crate::sys::clock;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 /// How grave a line of the agent's log is; the names are Python's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,4 +24,162 @@ pub enum Level {
     Error,
     /// The agent cannot do its work.
     Critical,
+}
+
+impl Level {
+    /// The name, as in the log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Debug => "DEBUG",
+            Level::Info => "INFO",
+            Level::Warning => "WARNING",
+            Level::Error => "ERROR",
+            Level::Critical => "CRITICAL",
+        }
+    }
+}
+
+/// Where lines go.
+#[derive(Debug)]
+struct Outlets {
+    file: Option<File>,
+    file_level: Level,
+    console_level: Option<Level>,
+    file_failed: bool,
+}
+
+static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
+    file: None,
+    file_level: Level::Info,
+    console_level: Some(Level::Info),
+    file_failed: false,
+});
+
+/// Opens the log: `file` gets the lines from `file_level` on, the console (the
+/// standard error stream) those from `console_level` on, or none.
+pub fn open(file: File, file_level: Level, console_level: Option<Level>) {
+    let mut outlets = OUTLETS.lock().unwrap_or_else(PoisonError::into_inner);
+    *outlets = Outlets {
+        file: Some(file),
+        file_level,
+        console_level,
+        file_failed: false,
+    };
+}
+
+/// Before there is a file: what the console gets.
+pub fn console_only(level: Level) {
+    let mut outlets = OUTLETS.lock().unwrap_or_else(PoisonError::into_inner);
+    outlets.console_level = Some(level);
+}
+
+/// Writes one line; use the macros.
+pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
+    let mut outlets = OUTLETS.lock().unwrap_or_else(PoisonError::into_inner);
+    let to_file = outlets.file.is_some() && level >= outlets.file_level;
+    let to_console = outlets.console_level.is_some_and(|least| level >= least);
+    if !to_file && !to_console {
+        return;
+    }
+    let line = line(SystemTime::now(), level, module, &message.to_string());
+    if to_console {
+        // A console that is gone is no reason to stop.
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+    if let Some(file) = outlets.file.as_mut().filter(|_| to_file) {
+        let failed = file.write_all(line.as_bytes()).is_err();
+        if failed && !outlets.file_failed && outlets.console_level.is_some() {
+            // A full disk: said once, where it can still be seen.
+            let _ = io::stderr().write_all(b"the log file cannot be written to\n");
+        }
+        outlets.file_failed = failed;
+    }
+}
+
+fn line(time: SystemTime, level: Level, module: &str, message: &str) -> String {
+    let at = clock::local(time);
+    // `agent::idle` speaks for the agent.
+    let module = module.strip_prefix("testflinger_agent::").unwrap_or(module);
+    let module = module.split("::").next().unwrap_or(module);
+    let mut line = format!(
+        "[{:02}-{:02}-{:02} {:02}:{:02}:{:02}] {:>7}: ({module})| ",
+        at.year.rem_euclid(100),
+        at.month,
+        at.day,
+        at.hour,
+        at.minute,
+        at.second,
+        level.name(),
+    );
+    line.push_str(&printable(message));
+    line.push('\n');
+    line
+}
+
+/// The text without what would act on a terminal or forge a line.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\t' {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// A line at DEBUG.
+#[macro_export]
+macro_rules! debug {
+    ($($message:tt)*) => {
+        $crate::log::write($crate::log::Level::Debug, module_path!(), format_args!($($message)*))
+    };
+}
+
+/// A line at INFO.
+#[macro_export]
+macro_rules! info {
+    ($($message:tt)*) => {
+        $crate::log::write($crate::log::Level::Info, module_path!(), format_args!($($message)*))
+    };
+}
+
+/// A line at WARNING.
+#[macro_export]
+macro_rules! warning {
+    ($($message:tt)*) => {
+        $crate::log::write($crate::log::Level::Warning, module_path!(), format_args!($($message)*))
+    };
+}
+
+/// A line at ERROR.
+#[macro_export]
+macro_rules! error {
+    ($($message:tt)*) => {
+        $crate::log::write($crate::log::Level::Error, module_path!(), format_args!($($message)*))
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_the_originals_form() {
+        let text = line(
+            SystemTime::UNIX_EPOCH,
+            Level::Info,
+            "testflinger_agent::agent::idle",
+            "one\ntwo \x1b[31m",
+        );
+        let (date, rest) = text.split_at(20);
+        assert!(
+            date.starts_with("[70-01-01 ") || date.starts_with("[69-12-31 "),
+            "{date}"
+        );
+        assert_eq!(rest, "   INFO: (agent)| one\\ntwo \\u{1b}[31m\n");
+    }
 }

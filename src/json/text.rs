@@ -330,7 +330,6 @@ mod tests {
         }
     }
 
-    #[allow(clippy::question_mark, reason = "in the derived code")]
     #[derive(DeJson)]
     struct Sample {
         a: Option<String>,
