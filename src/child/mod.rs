@@ -2,8 +2,15 @@
 //! with its whole tree.
 //!
 //! This room knows no jobs and no servers, and decides nothing: when to stop a
-//! command is what the watch computes and the agent carries out.
+//! command is what [`Watch`] computes and the agent carries out.
 
+mod command;
+mod output;
 mod text;
+pub mod tree;
+mod watch;
 
+pub use command::Child;
+pub use output::{OutputFile, SCRIPT_COPY_LIMIT};
 pub use text::Decoder;
+pub use watch::{Limits, Stop, Watch};

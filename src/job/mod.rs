@@ -1,5 +1,21 @@
-//! What a job is.
+//! What a job is: its document, its phases and their limits, its workspace, and
+//! its record, which says how far it is and what the server knows of that.
+//!
+//! The other rooms meet in these types. This one starts no process and knows no
+//! server.
 
+mod document;
+mod entry;
+mod limits;
 mod phase;
+mod progress;
+mod record;
+mod workspace;
 
+pub use document::Job;
+pub use entry::Entry;
+pub use limits::{AgentLimits, limits};
 pub use phase::{PHASES, Phase};
+pub use progress::{PhaseProgress, Progress};
+pub use record::{Record, Records};
+pub use workspace::Workspace;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes a directory (0700) with all above it, and makes sure that it is a real
@@ -44,8 +44,8 @@ pub fn private_directory(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a new file (0600) in place of whatever has that name: what stood there
-/// is removed, never written to or followed.
+/// Makes a new file (0600) for appending, in place of whatever has that name:
+/// what stood there is removed, never written to or followed.
 ///
 /// # Errors
 /// When it cannot be made, or what stands there cannot be removed.
@@ -55,7 +55,7 @@ pub fn create_fresh(path: &Path) -> io::Result<File> {
         _ => {}
     }
     OpenOptions::new()
-        .write(true)
+        .append(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
@@ -79,6 +79,39 @@ pub fn open_append(path: &Path) -> io::Result<File> {
         Ok(file)
     } else {
         Err(io::Error::other("not a regular file"))
+    }
+}
+
+/// Removes a directory with all in it, also where its modes forbid that; links
+/// are removed, not followed. One that is not there is fine.
+///
+/// # Errors
+/// When something in it cannot be removed: a mount point, an immutable file.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    match gone(fs::remove_dir_all(path)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path, 0);
+            gone(fs::remove_dir_all(path))
+        }
+        other => other,
+    }
+}
+
+/// Gives this user the right to change every directory of the tree.
+fn open_up(path: &Path, depth: u32) {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    // Deeper trees than a path can name in one piece are nobody's artifacts.
+    if !is_directory || depth > 256 {
+        return;
+    }
+    // What cannot be changed shows when the removal is tried again.
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        open_up(&entry.path(), depth + 1);
     }
 }
 

@@ -10,27 +10,29 @@ use std::time::Duration;
 ///
 /// # Errors
 /// What poll(2) says, EINTR excepted.
-pub fn poll<const N: usize>(
-    descriptors: [Option<BorrowedFd<'_>>; N],
+pub fn poll(
+    descriptors: &[Option<BorrowedFd<'_>>],
     timeout: Option<Duration>,
-) -> io::Result<[bool; N]> {
-    let mut entries = descriptors.map(|fd| libc::pollfd {
+) -> io::Result<Vec<bool>> {
+    let entry = |fd: &Option<BorrowedFd<'_>>| libc::pollfd {
         // A negative descriptor is passed over (POSIX, poll).
-        fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+        fd: fd.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         events: libc::POLLIN,
         revents: 0,
-    });
+    };
+    let mut entries: Vec<_> = descriptors.iter().map(entry).collect();
     // Rounded up, so that a deadline has passed when its wait returns.
     let milliseconds = timeout.map_or(-1, |timeout| {
         let rounded = timeout.as_nanos().div_ceil(1_000_000);
         libc::c_int::try_from(rounded).unwrap_or(libc::c_int::MAX)
     });
+    let count = libc::nfds_t::try_from(entries.len()).map_err(io::Error::other)?;
     // SAFETY: the pointer and the count describe `entries`, which outlives the
-    // call; N is a handful, so the cast cannot truncate.
-    let result = unsafe { libc::poll(entries.as_mut_ptr(), N as libc::nfds_t, milliseconds) };
+    // call.
+    let result = unsafe { libc::poll(entries.as_mut_ptr(), count, milliseconds) };
     match super::cerr(result) {
-        Ok(_) => Ok(entries.map(|entry| entry.revents != 0)),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+        Ok(_) => Ok(entries.iter().map(|entry| entry.revents != 0).collect()),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(vec![false; entries.len()]),
         Err(error) => Err(error),
     }
 }

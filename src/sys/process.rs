@@ -115,6 +115,20 @@ pub fn send_signal(pid: i32, kill: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends TERM (`kill` false) or KILL to a process group.
+///
+/// # Errors
+/// When there is none of that number, or it may not be signalled.
+pub fn signal_group(group: i32, kill: bool) -> io::Result<()> {
+    if group <= 1 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let number = if kill { libc::SIGKILL } else { libc::SIGTERM };
+    // SAFETY: killpg touches no memory.
+    super::cerr(unsafe { libc::killpg(group, number) })?;
+    Ok(())
+}
+
 /// Makes this process the parent of every orphan among its descendants, so that
 /// daemons that left their session are still found and reaped.
 ///

@@ -1,0 +1,135 @@
+//! Where a command's output goes: the phase's log, and a copy for scripts.
+
+use super::Decoder;
+use crate::sys::files;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// How much of the output scripts find in their working directory, in bytes.
+pub const SCRIPT_COPY_LIMIT: u64 = 10 << 20;
+
+/// The log of one phase. Only whole text is ever in it, so that it can be cut
+/// into fragments wherever a character ends.
+#[derive(Debug)]
+pub struct OutputFile {
+    log: File,
+    length: u64,
+    /// Bytes of text that the disk did not take since it last took any.
+    lost: u64,
+    decoder: Decoder,
+    copy: Option<Copy>,
+}
+
+#[derive(Debug)]
+struct Copy {
+    file: File,
+    room: u64,
+}
+
+impl OutputFile {
+    /// Starts the log, and a copy for the phase's own scripts if one can be
+    /// made. Whatever stands in either place is replaced, never followed.
+    ///
+    /// # Errors
+    /// When the log cannot be made; the copy is only a convenience.
+    pub fn create(log: &Path, copy: &Path) -> io::Result<OutputFile> {
+        let copy = files::create_fresh(copy).ok().map(|file| Copy {
+            file,
+            room: SCRIPT_COPY_LIMIT,
+        });
+        Ok(OutputFile {
+            log: files::create_fresh(log)?,
+            length: 0,
+            lost: 0,
+            decoder: Decoder::default(),
+            copy,
+        })
+    }
+
+    /// Bytes of text in the log.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Bytes of text that are missing because the disk did not take them.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Output of the command, as it was read.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        let mut text = String::with_capacity(bytes.len());
+        self.decoder.push(bytes, &mut text);
+        self.append(&text);
+    }
+
+    /// Something that the agent itself has to say; what the command printed
+    /// before it is over.
+    pub fn say(&mut self, text: &str) {
+        self.finish();
+        self.append(text);
+    }
+
+    /// The command says nothing more.
+    pub fn finish(&mut self) {
+        let mut text = String::new();
+        self.decoder.finish(&mut text);
+        self.append(&text);
+    }
+
+    fn append(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        if let Some(copy) = &mut self.copy {
+            let room = usize::try_from(copy.room).unwrap_or(usize::MAX);
+            let part = text.as_bytes().get(..room).unwrap_or(text.as_bytes());
+            copy.room -= part.len() as u64;
+            if copy.file.write_all(part).is_err() || copy.room == 0 {
+                self.copy = None;
+            }
+        }
+        let marker = match self.lost {
+            0 => String::new(),
+            lost => format!("\n[{lost} bytes of output left out: the agent's disk was full]\n"),
+        };
+        let written = self
+            .log
+            .write_all(marker.as_bytes())
+            .and_then(|()| self.log.write_all(text.as_bytes()));
+        if written.is_ok() {
+            self.length += (marker.len() + text.len()) as u64;
+            self.lost = 0;
+        } else {
+            // A part may have been written; only whole text may stay.
+            self.lost += text.len() as u64;
+            let _ = self.log.set_len(self.length);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_stops_at_its_limit_and_the_log_does_not() {
+        let directory = std::env::temp_dir().join(format!("tfa-output-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (log, copy) = (directory.join("log"), directory.join("copy"));
+        let mut output = OutputFile::create(&log, &copy).unwrap();
+        let chunk = vec![b'x'; 3 << 20];
+        for _ in 0..4 {
+            output.bytes(&chunk);
+        }
+        output.bytes(b"\xe2\x82");
+        output.say("\nend\n");
+        assert_eq!(output.length(), (12 << 20) + 3 + 5);
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), output.length());
+        assert_eq!(std::fs::metadata(&copy).unwrap().len(), SCRIPT_COPY_LIMIT);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -1,0 +1,220 @@
+//! The job as the server hands it over.
+
+use super::{PHASES, Phase};
+use crate::json::{Json, Kind};
+
+/// A job: its document, and what the agent needs to know of it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its id, a UUID: also the name of its directories.
+    pub id: String,
+    /// Seconds that a phase may run, if the job says so.
+    pub global_timeout: Option<u64>,
+    /// Seconds that the test phase may be silent, if the job says so.
+    pub output_timeout: Option<u64>,
+    /// The document as received.
+    pub text: String,
+    /// Why this agent cannot run it, if it cannot.
+    pub refusal: Option<String>,
+    /// For each phase whether its data asks for it.
+    wanted: [bool; PHASES.len()],
+    needs_allocate: bool,
+}
+
+impl Job {
+    /// Reads a job document.
+    ///
+    /// # Errors
+    /// When nobody could even be told that this job cannot be run: it is not a
+    /// JSON object, or its id is not a UUID.
+    pub fn parse(text: String) -> Result<Job, String> {
+        let json = Json::parse(&text).map_err(|error| error.to_string())?;
+        if json.kind() != Kind::Object {
+            return Err("it is not a JSON object".into());
+        }
+        let id = match json.get("job_id").map(|id| id.string().ok_or(id.text())) {
+            Some(Ok(id)) if is_uuid(&id) => id,
+            Some(Ok(other)) => return Err(format!("its job_id {other:.80?} is not a UUID")),
+            Some(Err(other)) => return Err(format!("its job_id {other:.80} is not a UUID")),
+            None => return Err("it has no job_id".into()),
+        };
+        let mut refusal = unsupported(json);
+        let mut limit = |name: &str| match seconds(json, name) {
+            Ok(limit) => limit,
+            Err(reason) => {
+                refusal.get_or_insert(reason);
+                None
+            }
+        };
+        let global_timeout = limit("global_timeout");
+        let output_timeout = limit("output_timeout");
+        let wanted = PHASES.map(|phase| is_wanted(json, phase));
+        Ok(Job {
+            id,
+            global_timeout,
+            output_timeout,
+            refusal,
+            wanted,
+            needs_allocate: is_wanted(json, Phase::Allocate),
+            text,
+        })
+    }
+
+    /// Whether the job's data asks for this phase; setup and cleanup run for
+    /// every job.
+    #[must_use]
+    pub fn wants(&self, phase: Phase) -> bool {
+        PHASES
+            .iter()
+            .zip(self.wanted)
+            .any(|(&other, wanted)| other == phase && wanted)
+    }
+
+    /// Why an agent with these commands cannot run it, if it cannot.
+    #[must_use]
+    pub fn refused(&self, can_allocate: bool) -> Option<&str> {
+        let allocate = (self.needs_allocate && can_allocate)
+            .then_some("it needs the allocate phase, which this agent cannot run yet");
+        self.refusal.as_deref().or(allocate)
+    }
+}
+
+/// Data that is not empty (in Python's sense) and does not say `skip: true`.
+fn is_wanted(job: Json<'_>, phase: Phase) -> bool {
+    if matches!(phase, Phase::Setup | Phase::Cleanup) {
+        return true;
+    }
+    job.get(&format!("{phase}_data")).is_some_and(|data| {
+        let skipped = data.get("skip").is_some_and(|skip| !skip.is_empty());
+        !data.is_empty() && !skipped
+    })
+}
+
+/// What a job may ask for and this agent does not do.
+fn unsupported(job: Json<'_>) -> Option<String> {
+    let has = |phase: Phase, member: &str| {
+        job.get(&format!("{phase}_data"))
+            .and_then(|data| data.get(member))
+            .is_some_and(|value| !value.is_empty())
+    };
+    if has(Phase::Test, "secrets") {
+        return Some("it needs secrets, which this agent cannot keep yet".into());
+    }
+    let with_attachments = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
+    let attached = job
+        .get("attachments_status")
+        .and_then(Json::string)
+        .is_some_and(|status| status != "none");
+    if attached
+        || with_attachments
+            .iter()
+            .any(|&phase| has(phase, "attachments"))
+    {
+        return Some("it needs attachments, which this agent cannot fetch yet".into());
+    }
+    None
+}
+
+/// A member that is a number of seconds, if it is there.
+fn seconds(job: Json<'_>, name: &str) -> Result<Option<u64>, String> {
+    match job.get(name) {
+        None => Ok(None),
+        Some(value) if value.kind() == Kind::Null => Ok(None),
+        Some(value) => match value.integer() {
+            // A limit that is over before it begins is over at once.
+            Some(seconds) => Ok(Some(u64::try_from(seconds).unwrap_or(0))),
+            None => Err(format!(
+                "its {name} is {:.40}; wanted: a whole number of seconds",
+                value.text()
+            )),
+        },
+    }
+}
+
+/// Whether the text is a UUID in its usual form (RFC 9562, section 4).
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
+
+    fn job(members: &str) -> Job {
+        Job::parse(format!("{{\"job_id\": \"{ID}\"{members}}}")).unwrap()
+    }
+
+    /// Row 40: a job_id that could not be a directory's name, or is nobody's.
+    #[test]
+    fn row_40_only_a_uuid_is_a_job_id() {
+        for id in [
+            "\"../../x\"",
+            "\"\"",
+            "7",
+            "null",
+            "\"4a01916a-c18b-4c2c-87bb-7da77076804\"",
+            "\"4a01916a-c18b-4c2c-87bb-7da7707680444\"",
+            "\"4a01916a/c18b-4c2c-87bb-7da770768044\"",
+            "\"4a01916a-c18b-4c2c-87bb-7da77076804\\u0000\"",
+            "\"é01916a-c18b-4c2c-87bb-7da770768044\"",
+        ] {
+            let error = Job::parse(format!("{{\"job_id\": {id}}}")).unwrap_err();
+            assert!(error.contains("is not a UUID"), "{id}: {error}");
+        }
+        assert_eq!(Job::parse("{}".into()).unwrap_err(), "it has no job_id");
+        assert!(Job::parse("[1,2}".into()).is_err());
+        assert!(Job::parse("<html>".into()).is_err());
+        assert_eq!(job("").id, ID);
+    }
+
+    #[test]
+    fn a_phase_is_wanted_when_its_data_say_so() {
+        let wants = |data: &str, phase| job(&format!(", {data}")).wants(phase);
+        assert!(wants("\"name\": \"x\"", Phase::Setup));
+        assert!(wants("\"name\": \"x\"", Phase::Cleanup));
+        assert!(!wants("\"name\": \"x\"", Phase::Test));
+        assert!(wants("\"test_data\": {\"test_cmds\": \"ls\"}", Phase::Test));
+        assert!(!wants("\"test_data\": {}", Phase::Test));
+        assert!(!wants("\"provision_data\": null", Phase::Provision));
+        assert!(!wants(
+            "\"provision_data\": {\"skip\": true}",
+            Phase::Provision
+        ));
+        assert!(wants(
+            "\"provision_data\": {\"skip\": false}",
+            Phase::Provision
+        ));
+        assert!(wants(
+            "\"reserve_data\": {\"ssh_keys\": []}",
+            Phase::Reserve
+        ));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_with_its_reason() {
+        let refused = |members: &str| job(members).refused(true).map(str::to_owned);
+        assert_eq!(refused(""), None);
+        let secrets = ", \"test_data\": {\"secrets\": {\"A\": \"b\"}}";
+        assert!(refused(secrets).unwrap().contains("secrets"));
+        let attachments = ", \"test_data\": {\"attachments\": [{\"local\": \"x\"}]}";
+        assert!(refused(attachments).unwrap().contains("attachments"));
+        let allocate = ", \"allocate_data\": {\"allocate\": true}";
+        assert!(refused(allocate).unwrap().contains("allocate"));
+        assert_eq!(job(allocate).refused(false), None);
+        let timeout = ", \"global_timeout\": \"soon\"";
+        assert!(
+            refused(timeout)
+                .unwrap()
+                .contains("global_timeout is \"soon\"")
+        );
+        assert_eq!(job(", \"output_timeout\": 5").output_timeout, Some(5));
+        assert_eq!(job(", \"output_timeout\": null").output_timeout, None);
+        assert_eq!(job(", \"global_timeout\": -3").global_timeout, Some(0));
+    }
+}

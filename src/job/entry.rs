@@ -1,0 +1,189 @@
+//! What happened to a job, one entry after the other.
+
+use super::Phase;
+use crate::json::{Json, Object};
+use std::path::PathBuf;
+
+/// An entry of a job's journal. Those that the agent makes say what there is to
+/// tell the server; those that the uplink makes say what the server has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// The job was taken.
+    Taken {
+        /// The job.
+        job_id: String,
+        /// Who took it.
+        agent_id: String,
+    },
+    /// A phase began.
+    Started(Phase),
+    /// A phase ended.
+    Ended {
+        /// The phase.
+        phase: Phase,
+        /// Its exit status.
+        status: i64,
+    },
+    /// All phases are over. Nothing is added to what is owed from here on.
+    Finished {
+        /// Where the artifacts are, if there are any: a directory, or a tar.gz.
+        artifacts: Option<PathBuf>,
+    },
+    /// The server has this much of a phase's output.
+    Sent {
+        /// The phase.
+        phase: Phase,
+        /// Bytes of its log.
+        bytes: u64,
+        /// The number that the next fragment of the job gets.
+        next_fragment: u64,
+    },
+    /// The server will not have the rest of a phase's output.
+    OutputRefused(Phase),
+    /// The server has the exit status of this phase and all before it.
+    Reported(Phase),
+    /// The server has the artifacts.
+    ArtifactsSent,
+    /// The server knows that the job is complete.
+    Complete,
+}
+
+impl Entry {
+    /// The entry as a line of a journal, its end included.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut line = Object::new();
+        line.string("entry", self.name());
+        match self {
+            Entry::Taken { job_id, agent_id } => {
+                line.string("job_id", job_id);
+                line.string("agent_id", agent_id);
+            }
+            Entry::Started(phase) | Entry::OutputRefused(phase) | Entry::Reported(phase) => {
+                line.string("phase", phase.name());
+            }
+            Entry::Ended { phase, status } => {
+                line.string("phase", phase.name());
+                line.integer("status", *status);
+            }
+            Entry::Finished { artifacts } => {
+                // Paths of ours come from the configuration and are text.
+                if let Some(path) = artifacts.as_ref().and_then(|path| path.to_str()) {
+                    line.string("artifacts", path);
+                }
+            }
+            Entry::Sent {
+                phase,
+                bytes,
+                next_fragment,
+            } => {
+                line.string("phase", phase.name());
+                line.integer("bytes", i64::try_from(*bytes).unwrap_or(i64::MAX));
+                let number = i64::try_from(*next_fragment).unwrap_or(i64::MAX);
+                line.integer("next_fragment", number);
+            }
+            Entry::ArtifactsSent | Entry::Complete => {}
+        }
+        line.finish() + "\n"
+    }
+
+    /// Reads a line of a journal; `None` for a torn one.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Entry> {
+        let json = Json::parse(line).ok()?;
+        let string = |name: &str| json.get(name).and_then(Json::string);
+        let phase = || string("phase").and_then(|name| Phase::from_name(&name));
+        let number = |name: &str| {
+            let value = json.get(name).and_then(Json::integer);
+            value.and_then(|value| u64::try_from(value).ok())
+        };
+        Some(match string("entry")?.as_str() {
+            "taken" => Entry::Taken {
+                job_id: string("job_id")?,
+                agent_id: string("agent_id")?,
+            },
+            "started" => Entry::Started(phase()?),
+            "ended" => Entry::Ended {
+                phase: phase()?,
+                status: json.get("status")?.integer()?,
+            },
+            "finished" => Entry::Finished {
+                artifacts: string("artifacts").map(PathBuf::from),
+            },
+            "sent" => Entry::Sent {
+                phase: phase()?,
+                bytes: number("bytes")?,
+                next_fragment: number("next_fragment")?,
+            },
+            "output_refused" => Entry::OutputRefused(phase()?),
+            "reported" => Entry::Reported(phase()?),
+            "artifacts_sent" => Entry::ArtifactsSent,
+            "complete" => Entry::Complete,
+            _ => return None,
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Entry::Taken { .. } => "taken",
+            Entry::Started(_) => "started",
+            Entry::Ended { .. } => "ended",
+            Entry::Finished { .. } => "finished",
+            Entry::Sent { .. } => "sent",
+            Entry::OutputRefused(_) => "output_refused",
+            Entry::Reported(_) => "reported",
+            Entry::ArtifactsSent => "artifacts_sent",
+            Entry::Complete => "complete",
+        }
+    }
+
+    /// Whether the entry must survive a power cut before anybody is told of it.
+    /// What the server has can be found out again; cards wear out.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        matches!(
+            self,
+            Entry::Taken { .. } | Entry::Started(_) | Entry::Ended { .. } | Entry::Finished { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_is_read_back_and_no_torn_one() {
+        let entries = [
+            Entry::Taken {
+                job_id: "j".into(),
+                agent_id: "a \"b\"\n".into(),
+            },
+            Entry::Started(Phase::Setup),
+            Entry::Ended {
+                phase: Phase::Test,
+                status: 247,
+            },
+            Entry::Finished { artifacts: None },
+            Entry::Finished {
+                artifacts: Some("/x/artifacts".into()),
+            },
+            Entry::Sent {
+                phase: Phase::Test,
+                bytes: 5_000_000_000,
+                next_fragment: 7,
+            },
+            Entry::OutputRefused(Phase::Reserve),
+            Entry::Reported(Phase::Cleanup),
+            Entry::ArtifactsSent,
+            Entry::Complete,
+        ];
+        for entry in entries {
+            let line = entry.to_line();
+            assert_eq!(Entry::parse(&line), Some(entry));
+            for cut in 0..line.len() - 1 {
+                assert_eq!(Entry::parse(&line[..cut]), None, "{line} cut at {cut}");
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! How far a job is, and how much of that the server has.
+
+use super::{Entry, Phase};
+use std::path::PathBuf;
+
+/// The sum of a job's entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The job.
+    pub job_id: String,
+    /// Who took it.
+    pub agent_id: String,
+    /// The phases that began, in their order.
+    pub phases: Vec<PhaseProgress>,
+    /// The number of the next fragment; they run on across phases.
+    pub next_fragment: u64,
+    /// All phases are over.
+    pub finished: bool,
+    /// What is to be uploaded.
+    pub artifacts: Option<PathBuf>,
+    /// The server has the artifacts.
+    pub artifacts_sent: bool,
+    /// The server knows that the job is complete.
+    pub complete: bool,
+}
+
+/// How far a phase is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhaseProgress {
+    /// The phase.
+    pub phase: Phase,
+    /// Its exit status, when it is over.
+    pub status: Option<i64>,
+    /// Bytes of its log that the server has.
+    pub sent: u64,
+    /// The server will not have more of its log.
+    pub output_refused: bool,
+    /// The server has its status.
+    pub reported: bool,
+}
+
+impl Progress {
+    /// Adds an entry.
+    pub fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Taken { job_id, agent_id } => {
+                self.job_id.clone_from(job_id);
+                self.agent_id.clone_from(agent_id);
+            }
+            Entry::Started(phase) => self.phases.push(PhaseProgress {
+                phase: *phase,
+                status: None,
+                sent: 0,
+                output_refused: false,
+                reported: false,
+            }),
+            Entry::Ended { phase, status } => {
+                self.with(*phase, |progress| progress.status = Some(*status));
+            }
+            Entry::Finished { artifacts } => {
+                self.finished = true;
+                self.artifacts.clone_from(artifacts);
+            }
+            Entry::Sent {
+                phase,
+                bytes,
+                next_fragment,
+            } => {
+                self.with(*phase, |progress| progress.sent = *bytes);
+                self.next_fragment = *next_fragment;
+            }
+            Entry::OutputRefused(phase) => {
+                self.with(*phase, |progress| progress.output_refused = true);
+            }
+            Entry::Reported(phase) => self.with(*phase, |progress| progress.reported = true),
+            Entry::ArtifactsSent => self.artifacts_sent = true,
+            Entry::Complete => self.complete = true,
+        }
+    }
+
+    fn with(&mut self, phase: Phase, change: impl FnOnce(&mut PhaseProgress)) {
+        if let Some(progress) = self.phases.iter_mut().find(|p| p.phase == phase) {
+            change(progress);
+        }
+    }
+
+    /// The exit statuses of the phases that are over.
+    pub fn statuses(&self) -> impl Iterator<Item = (Phase, i64)> {
+        self.phases
+            .iter()
+            .filter_map(|p| Some((p.phase, p.status?)))
+    }
+
+    /// Whether there is nothing left that the server should get.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.complete && (self.artifacts_sent || self.artifacts.is_none())
+    }
+}

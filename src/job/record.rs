@@ -1,0 +1,242 @@
+//! The record of a job: `results_basedir/<job_id>/`, from the moment the job is
+//! taken until the server has all of it.
+//!
+//! It holds the journal, one log per phase, and at the end the artifacts. The
+//! journal is only ever added to; a torn last line is ignored, and with it
+//! whatever it was about to say.
+
+use super::{Entry, Phase, Progress};
+use crate::sys::files;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+const JOURNAL: &str = "journal";
+
+/// A record that can be added to, by the agent and the uplink alike.
+#[derive(Debug)]
+pub struct Record {
+    directory: PathBuf,
+    journal: Mutex<File>,
+}
+
+impl Record {
+    /// Makes the record of a job that has been taken. Where there is one of the
+    /// same id still, it stands beside that.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn create(basedir: &Path, job_id: &str, agent_id: &str) -> io::Result<Record> {
+        let mut directory = basedir.join(job_id);
+        let mut copies = 1;
+        while let Err(error) = DirBuilder::new().mode(0o700).create(&directory) {
+            if error.kind() != io::ErrorKind::AlreadyExists || copies == 100 {
+                return Err(error);
+            }
+            copies += 1;
+            directory = basedir.join(format!("{job_id}.{copies}"));
+        }
+        let journal = files::create_fresh(&directory.join(JOURNAL))?;
+        let record = Record {
+            directory,
+            journal: Mutex::new(journal),
+        };
+        record.append(&Entry::Taken {
+            job_id: job_id.to_owned(),
+            agent_id: agent_id.to_owned(),
+        })?;
+        files::sync_directory(&record.directory)?;
+        files::sync_directory(basedir)?;
+        Ok(record)
+    }
+
+    /// Opens the record in a directory and reads how far it is; `None` when the
+    /// directory is no record.
+    ///
+    /// # Errors
+    /// When it cannot be read or added to.
+    pub fn open(directory: &Path) -> io::Result<Option<(Record, Progress)>> {
+        let path = directory.join(JOURNAL);
+        let is_file = |metadata: fs::Metadata| metadata.is_file();
+        if !fs::symlink_metadata(&path).is_ok_and(is_file) {
+            return Ok(None);
+        }
+        let mut progress = Progress::default();
+        let mut lines = BufReader::new(File::open(&path)?);
+        let (mut line, mut first) = (Vec::new(), true);
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            match (Entry::parse(&String::from_utf8_lossy(&line)), first) {
+                (Some(entry @ Entry::Taken { .. }), true) => progress.apply(&entry),
+                (_, true) => return Ok(None),
+                (Some(entry), false) => progress.apply(&entry),
+                (None, false) => {}
+            }
+            first = false;
+            if line.ends_with(b"\n") {
+                line.clear();
+            }
+        }
+        if first {
+            return Ok(None);
+        }
+        let mut journal = files::open_append(&path)?;
+        if !line.is_empty() {
+            // The torn line must not swallow the next one.
+            journal.write_all(b"\n")?;
+        }
+        let record = Record {
+            directory: directory.to_owned(),
+            journal: Mutex::new(journal),
+        };
+        Ok(Some((record, progress)))
+    }
+
+    /// Adds an entry; when this returns, it is as durable as it has to be.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn append(&self, entry: &Entry) -> io::Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = journal.metadata()?.len();
+        if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
+            // Half an entry would take the next one with it.
+            let _ = journal.set_len(before);
+            return Err(error);
+        }
+        if entry.is_synced() {
+            journal.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Where the record is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where a phase's output is kept.
+    #[must_use]
+    pub fn log(&self, phase: Phase) -> PathBuf {
+        self.directory.join(format!("{phase}.log"))
+    }
+
+    /// Where the artifacts are kept, as a directory.
+    #[must_use]
+    pub fn artifacts(&self) -> PathBuf {
+        self.directory.join("artifacts")
+    }
+
+    /// Removes the record: nothing is owed any more.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        files::remove_tree(&self.directory)
+    }
+}
+
+/// What lies in a `results_basedir`.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Jobs of this agent that are over and not wholly delivered, and their
+    /// progress; the oldest first.
+    pub owed: Vec<(Record, Progress)>,
+    /// Jobs of this agent that were under way when it ended.
+    pub interrupted: Vec<PathBuf>,
+    /// Entries that are nobody's record.
+    pub foreign: Vec<PathBuf>,
+}
+
+impl Records {
+    /// Looks at every entry but the hidden ones.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn find(basedir: &Path, agent_id: &str) -> io::Result<Records> {
+        let mut entries: Vec<_> = fs::read_dir(basedir)?
+            .flatten()
+            .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+            .map(|entry| {
+                let changed = entry.metadata().and_then(|metadata| metadata.modified());
+                (changed.ok(), entry.path())
+            })
+            .collect();
+        entries.sort();
+        let mut records = Records::default();
+        for (_, path) in entries {
+            match Record::open(&path) {
+                Ok(Some((_, progress))) if progress.agent_id != agent_id => {}
+                Ok(Some((record, progress))) if progress.finished => {
+                    records.owed.push((record, progress));
+                }
+                Ok(Some(_)) => records.interrupted.push(path),
+                Ok(None) | Err(_) => records.foreign.push(path),
+            }
+        }
+        Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
+
+    fn basedir(name: &str) -> PathBuf {
+        let name = format!("tfa-record-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    /// Row 20: the last line is torn at every byte; what stands before it holds,
+    /// and what is added afterwards is read.
+    #[test]
+    fn row_20_a_torn_last_entry_is_ignored() {
+        let basedir = basedir("torn");
+        let record = Record::create(&basedir, ID, "a").unwrap();
+        record.append(&Entry::Started(Phase::Setup)).unwrap();
+        let ended = Entry::Ended {
+            phase: Phase::Setup,
+            status: 3,
+        };
+        let whole = fs::read(record.directory.join(JOURNAL)).unwrap();
+        let line = ended.to_line();
+        for cut in 0..=line.len() {
+            let mut bytes = whole.clone();
+            bytes.extend_from_slice(&line.as_bytes()[..cut]);
+            fs::write(record.directory.join(JOURNAL), bytes).unwrap();
+            let (opened, progress) = Record::open(&record.directory).unwrap().unwrap();
+            let expected = (cut + 1 >= line.len()).then_some(3);
+            assert_eq!(progress.phases[0].status, expected, "cut at {cut}");
+            opened.append(&Entry::Started(Phase::Test)).unwrap();
+            let (_, progress) = Record::open(&record.directory).unwrap().unwrap();
+            assert_eq!(progress.phases.len(), 2, "cut at {cut}");
+        }
+        fs::remove_dir_all(basedir).unwrap();
+    }
+
+    #[test]
+    fn records_are_told_apart() {
+        let basedir = basedir("apart");
+        let finished = Record::create(&basedir, ID, "a").unwrap();
+        finished
+            .append(&Entry::Finished { artifacts: None })
+            .unwrap();
+        let again = Record::create(&basedir, ID, "a").unwrap();
+        assert!(again.directory.ends_with(format!("{ID}.2")));
+        Record::create(&basedir, "other", "b").unwrap();
+        fs::create_dir(basedir.join("lost+found")).unwrap();
+        fs::write(basedir.join(".a.lock"), "").unwrap();
+        let records = Records::find(&basedir, "a").unwrap();
+        assert_eq!(records.owed.len(), 1);
+        assert_eq!(records.owed[0].1.job_id, ID);
+        assert_eq!(records.interrupted, std::slice::from_ref(&again.directory));
+        assert_eq!(records.foreign, [basedir.join("lost+found")]);
+        fs::remove_dir_all(basedir).unwrap();
+    }
+}

@@ -1,0 +1,85 @@
+//! The workspace of a job: `execution_basedir/<job_id>/`, where its commands
+//! run. The job may do what it likes in here; nothing the agent needs is lost.
+
+use super::{Job, Phase};
+use crate::json::Object;
+use crate::sys::files;
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The directory of a job's commands, with the files that they and the device
+/// connectors look for (PROTOCOL.md, section 4).
+#[derive(Debug)]
+pub struct Workspace {
+    directory: PathBuf,
+}
+
+impl Workspace {
+    /// Makes it; what an earlier run of the same job left there is removed.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or an earlier one cannot be removed.
+    pub fn create(basedir: &Path, job: &Job) -> io::Result<Workspace> {
+        let directory = basedir.join(&job.id);
+        match files::remove_tree(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                std::fs::remove_file(&directory)?;
+            }
+            other => other?,
+        }
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let workspace = Workspace { directory };
+        // It holds the job's secrets: 0600, and gone with the workspace.
+        workspace.write("testflinger.json", &job.text)?;
+        workspace.write("testflinger-outcome.json", "{}")?;
+        // Hosts bind-mount it, so it must be there before a connector writes it.
+        workspace.write("device-connector-error.json", "")?;
+        Ok(workspace)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where scripts find a copy of a phase's output.
+    #[must_use]
+    pub fn log(&self, phase: Phase) -> PathBuf {
+        self.directory.join(format!("{phase}.log"))
+    }
+
+    /// Where the job leaves its artifacts.
+    #[must_use]
+    pub fn artifacts(&self) -> PathBuf {
+        self.directory.join("artifacts")
+    }
+
+    /// Tells later phases how the earlier ones ended.
+    ///
+    /// # Errors
+    /// When the job left no room or no directory for it.
+    pub fn write_outcome(&self, statuses: &[(Phase, i64)]) -> io::Result<()> {
+        let mut status = Object::new();
+        for (phase, value) in statuses {
+            status.integer(phase.name(), *value);
+        }
+        let mut outcome = Object::new();
+        outcome.object("status", status);
+        self.write("testflinger-outcome.json", &outcome.finish())
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        files::create_fresh(&self.directory.join(name))?.write_all(text.as_bytes())
+    }
+
+    /// Removes it with all in it.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        files::remove_tree(&self.directory)
+    }
+}
