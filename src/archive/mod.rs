@@ -7,6 +7,7 @@
 //! said in a note. It knows no HTTP and no jobs.
 
 mod header;
+mod level;
 mod links;
 mod notes;
 #[cfg(test)]

@@ -7,17 +7,15 @@
 //! which is openat(2) by another name. Links are never followed, and only
 //! regular files and directories are opened: to open a device can do harm.
 
+use super::level::Level;
 use super::links::Links;
 use super::notes::Notes;
 use crate::sys::files;
-use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType, Metadata};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Names that are held at a time, all levels together (about). A level takes
 /// half of what is left, and is read again when there are more names in it: ten
@@ -87,7 +85,7 @@ impl Walk {
             return Some(root);
         }
         loop {
-            let held: usize = self.levels.iter().map(|level| level.names.len()).sum();
+            let held: usize = self.levels.iter().map(Level::held).sum();
             let level = self.levels.last_mut()?;
             let room = (NAMES.saturating_sub(held) / 2).max(FEWEST_NAMES);
             match level.next_name(room) {
@@ -102,7 +100,7 @@ impl Walk {
                 Ok(None) => drop(self.levels.pop()),
                 Err(error) => {
                     notes.say(
-                        &level.path,
+                        level.path(),
                         format_args!("cannot be listed to its end: {error}"),
                     );
                     self.levels.pop();
@@ -179,68 +177,6 @@ fn what_else(kind: FileType) -> &'static str {
     }
 }
 
-/// A directory on the way from the root to where the walk is.
-#[derive(Debug)]
-struct Level {
-    directory: File,
-    path: Vec<u8>,
-    /// The next names in order.
-    names: BTreeSet<OsString>,
-    /// The last name of this listing and those before it.
-    last: Option<OsString>,
-    /// Whether there may be names after `last`.
-    more: bool,
-}
-
-impl Level {
-    fn new(directory: File, path: Vec<u8>) -> Level {
-        Level {
-            directory,
-            path,
-            names: BTreeSet::new(),
-            last: None,
-            more: true,
-        }
-    }
-
-    fn next_name(&mut self, room: usize) -> io::Result<Option<OsString>> {
-        if self.names.is_empty() && self.more {
-            self.list(room)?;
-        }
-        Ok(self.names.pop_first())
-    }
-
-    /// Takes the first `room` names after those of the last listing.
-    fn list(&mut self, room: usize) -> io::Result<()> {
-        self.more = false;
-        for entry in fs::read_dir(self.place())? {
-            let name = entry?.file_name();
-            if self.last.as_ref().is_some_and(|last| name <= *last) {
-                continue;
-            }
-            self.names.insert(name);
-            if self.names.len() > room {
-                self.names.pop_last();
-                self.more = true;
-            }
-        }
-        self.last = self.names.last().cloned();
-        Ok(())
-    }
-
-    fn place(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
-    }
-
-    fn place_of(&self, name: &OsStr) -> PathBuf {
-        self.place().join(name)
-    }
-
-    fn path_of(&self, name: &OsStr) -> Vec<u8> {
-        [&self.path, name.as_bytes()].join(&b'/')
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,22 +187,6 @@ mod tests {
         std::iter::from_fn(|| walk.next(notes))
             .map(|entry| String::from_utf8(entry.path).unwrap())
             .collect()
-    }
-
-    #[test]
-    fn a_listing_in_pieces_is_the_whole_listing() {
-        let scratch = Scratch::new();
-        for name in 0..100 {
-            fs::write(scratch.path(format!("{name:02}")), "").unwrap();
-        }
-        for room in [1, 7, 99, 100, 101] {
-            let (file, _) = open(&scratch.path("")).unwrap();
-            let mut level = Level::new(file, Vec::new());
-            let names: Vec<OsString> =
-                std::iter::from_fn(|| level.next_name(room).unwrap()).collect();
-            assert_eq!(names.len(), 100, "{room}");
-            assert!(names.is_sorted());
-        }
     }
 
     #[test]
