@@ -115,6 +115,19 @@ fn open_up(path: &Path, depth: u32) {
     }
 }
 
+/// Opens what is there for reading, to be packed: a link is refused, and neither
+/// a FIFO nor a lease makes the caller wait. What was opened is for the caller
+/// to find out.
+///
+/// # Errors
+/// What open(2) says.
+pub fn open_to_pack(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+}
+
 /// Makes a directory's entries durable.
 ///
 /// # Errors
