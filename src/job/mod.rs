@@ -4,6 +4,7 @@
 //! The other rooms meet in these types. This one starts no process and knows no
 //! server.
 
+mod artifacts;
 mod document;
 mod entry;
 mod limits;
@@ -12,6 +13,7 @@ mod progress;
 mod record;
 mod workspace;
 
+pub use artifacts::Artifacts;
 pub use document::Job;
 pub use entry::Entry;
 pub use limits::{AgentLimits, limits};

@@ -23,6 +23,7 @@ pub use process::{
 };
 pub use signal::{Signal, Signals};
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 
 /// Turns libc's -1 into the `io::Error` of `errno`.
@@ -32,4 +33,11 @@ fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
     } else {
         Ok(result)
     }
+}
+
+/// A number that nobody can guess or repeat; each call gives another one. (The
+/// standard library seeds its hash tables from the kernel.)
+#[must_use]
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

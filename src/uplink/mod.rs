@@ -1,1 +1,331 @@
-//! .
+//! The side that talks: the only room with a way to the server.
+//!
+//! A thread of its own delivers, in order and with patience, what the agent says
+//! happened; what it learns comes back as an [`Event`]. It never touches a
+//! process and never decides anything, and the agent never waits for it without
+//! a deadline. How a job's remains are delivered later: `arrears`.
+
+mod api;
+mod arrears;
+mod delivery;
+mod faults;
+mod http;
+mod live;
+mod multipart;
+#[cfg(feature = "tls")]
+mod tls;
+mod token;
+
+pub use api::{AgentData, Failure};
+
+use crate::job::{Entry, Progress, Record};
+use crate::json::Object;
+use crate::sys::Wake;
+use api::{Api, Common};
+use arrears::Arrears;
+use delivery::Delivery;
+use live::{LiveJob, Turn};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between attempts for a job that runs.
+const LIVE_PAUSE: Duration = Duration::from_secs(30);
+/// Between attempts for what earlier jobs owe.
+const ARREARS_PAUSE: Duration = Duration::from_secs(180);
+
+/// Whom to talk to, and as whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server's URL: scheme and authority.
+    pub server: String,
+    /// The agent's name there.
+    pub agent_id: String,
+    /// Where the refresh token is, if there is one.
+    pub token_file: PathBuf,
+}
+
+/// A question of the idle agent. It is asked once; when to ask again is the
+/// agent's decision.
+#[derive(Debug)]
+pub enum Ask {
+    /// What does the server say of this agent?
+    AgentData,
+    /// Tell the server this of the agent.
+    PostAgent(Object),
+    /// Advertise queues or images (the last part of the path, and the body).
+    Advertise(&'static str, String),
+    /// Is there a job in one of these queues?
+    Job(Vec<String>),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug)]
+pub enum Answer {
+    /// What the server says of this agent.
+    AgentData(AgentData),
+    /// It was posted.
+    Posted,
+    /// A job's document, or none.
+    Job(Option<String>),
+}
+
+/// What the uplink has to say.
+#[derive(Debug)]
+pub enum Event {
+    /// The answer to the last [`Ask`].
+    Answered(Result<Answer, Failure>),
+    /// The running job was cancelled by its user.
+    Cancelled,
+    /// The job's state was read, or cannot be read just now.
+    Checked,
+    /// An administrator wants the agent to restart.
+    RestartWanted,
+    /// The server has everything of the job.
+    Delivered,
+    /// The job's rest is put aside, to be sent later.
+    Owed,
+}
+
+#[derive(Debug)]
+enum Command {
+    Ask(Ask),
+    Job(Box<Delivery>),
+    Entry(Entry),
+    Offline(String),
+    CheckNow,
+}
+
+/// What is waiting for the thread.
+#[derive(Debug, Default)]
+struct Queue {
+    commands: VecDeque<Command>,
+    /// How long the running phase's log is. Not a command: a flood of output
+    /// must not become a flood of those.
+    output: Option<u64>,
+}
+
+/// The agent's end of the uplink.
+#[derive(Debug)]
+pub struct Uplink {
+    queue: Arc<(Mutex<Queue>, Condvar)>,
+    arrears: Arc<Arrears>,
+    common: Arc<Common>,
+}
+
+impl Uplink {
+    /// Starts the thread. Its events come out of the receiver; `wake` says that
+    /// there are some.
+    ///
+    /// # Errors
+    /// A sentence, when there is no TLS or no thread to be had.
+    pub fn start(settings: Settings, wake: Wake) -> Result<(Uplink, Receiver<Event>), String> {
+        let tokens = token::Tokens::new(settings.token_file);
+        let common = Arc::new(Common::new(settings.server, settings.agent_id, tokens));
+        let uplink = Uplink {
+            queue: Arc::default(),
+            arrears: Arc::default(),
+            common: Arc::clone(&common),
+        };
+        let (events, receiver) = mpsc::channel();
+        let mut thread = Thread {
+            api: Api::new(common)?,
+            queue: Arc::clone(&uplink.queue),
+            arrears: Arc::clone(&uplink.arrears),
+            job: None,
+            events,
+            wake,
+        };
+        thread::Builder::new()
+            .name("uplink".into())
+            .spawn(move || thread.work())
+            .map_err(|error| format!("cannot start the uplink's thread: {error}"))?;
+        Ok((uplink, receiver))
+    }
+
+    /// Asks; the answer comes as [`Event::Answered`].
+    pub fn ask(&self, ask: Ask) {
+        self.command(Command::Ask(ask));
+    }
+
+    /// A job has been taken; its entries follow.
+    pub fn job(&self, record: Arc<Record>, progress: Progress) {
+        let delivery = Delivery::new(record, progress, LIVE_PAUSE);
+        self.command(Command::Job(Box::new(delivery)));
+    }
+
+    /// Something happened to the job; it is in the record already.
+    pub fn entry(&self, entry: Entry) {
+        self.command(Command::Entry(entry));
+    }
+
+    /// The running phase's log has this many bytes.
+    pub fn output(&self, available: u64) {
+        let mut queue = lock(&self.queue.0);
+        queue.output = Some(available);
+        self.queue.1.notify_one();
+    }
+
+    /// Puts the agent offline, with this comment.
+    pub fn put_offline(&self, comment: String) {
+        self.command(Command::Offline(comment));
+    }
+
+    /// Reads the job's state at once; [`Event::Checked`] says when.
+    pub fn check_now(&self) {
+        self.command(Command::CheckNow);
+    }
+
+    /// Sends what an earlier job owes.
+    pub fn owe(&self, record: Record, progress: Progress) {
+        let delivery = Delivery::new(Arc::new(record), progress, ARREARS_PAUSE);
+        self.arrears.add(delivery, &self.common);
+    }
+
+    fn command(&self, command: Command) {
+        lock(&self.queue.0).commands.push_back(command);
+        self.queue.1.notify_one();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread's end.
+struct Thread {
+    api: Api,
+    queue: Arc<(Mutex<Queue>, Condvar)>,
+    arrears: Arc<Arrears>,
+    job: Option<Box<LiveJob>>,
+    events: Sender<Event>,
+    wake: Wake,
+}
+
+impl Thread {
+    fn work(&mut self) {
+        let mut wait = None;
+        loop {
+            if let Some(command) = self.next(wait) {
+                self.obey(command);
+                // There may be more of them, and something to do.
+                wait = Some(Instant::now());
+                continue;
+            }
+            wait = self.turn();
+        }
+    }
+
+    /// The next command, or none when the time is over or output has come.
+    fn next(&mut self, wait: Option<Instant>) -> Option<Command> {
+        let (mutex, changed) = &*self.queue;
+        let mut queue = lock(mutex);
+        loop {
+            let command = queue.commands.pop_front();
+            // Output belongs to the phase before the command, or to none.
+            let output = queue.output.take();
+            if let (Some(available), Some(job)) = (output, &mut self.job) {
+                job.delivery.output(available, Instant::now());
+            }
+            if command.is_some() || output.is_some() {
+                return command;
+            }
+            queue = match wait {
+                None => changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let waited = changed.wait_timeout(queue, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Ask(ask) => {
+                let answer = self.ask(ask);
+                self.tell(Event::Answered(answer));
+            }
+            Command::Job(delivery) => self.job = Some(Box::new(LiveJob::new(*delivery))),
+            Command::Entry(entry) => {
+                if let Some(job) = &mut self.job {
+                    job.delivery.apply(&entry);
+                }
+            }
+            Command::Offline(comment) => {
+                if let Some(job) = &mut self.job {
+                    job.put_offline(comment);
+                }
+            }
+            Command::CheckNow => match &mut self.job {
+                Some(job) => job.check_now(),
+                None => self.tell(Event::Checked),
+            },
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) -> Result<Answer, Failure> {
+        Ok(match ask {
+            Ask::AgentData => Answer::AgentData(self.api.agent_data()?),
+            Ask::PostAgent(data) => {
+                self.api.post_agent(data)?;
+                Answer::Posted
+            }
+            Ask::Advertise(what, body) => {
+                self.api.advertise(what, &body)?;
+                Answer::Posted
+            }
+            Ask::Job(queues) => Answer::Job(self.api.take_job(&queues)?),
+        })
+    }
+
+    /// Does one thing for the job; says until when there is nothing to do.
+    fn turn(&mut self) -> Option<Instant> {
+        let job = self.job.as_mut()?;
+        let (events, wake) = (&self.events, &self.wake);
+        let tell = |event| send(events, wake, event);
+        match job.turn(&self.api, &tell) {
+            Turn::Again => Some(Instant::now()),
+            Turn::Wait(until) => until,
+            Turn::Delivered => {
+                arrears::close(&job.delivery);
+                self.job = None;
+                self.tell(Event::Delivered);
+                None
+            }
+            Turn::Owed => {
+                if let Some(mut job) = self.job.take() {
+                    job.delivery.bring_home();
+                    let LiveJob { delivery, .. } = *job;
+                    self.arrears
+                        .add(delivery.slower(ARREARS_PAUSE), &self.api.common);
+                }
+                self.tell(Event::Owed);
+                None
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        send(&self.events, &self.wake, event);
+    }
+}
+
+fn send(events: &Sender<Event>, wake: &Wake, event: Event) {
+    // Fails only when the agent is about to end.
+    let _ = events.send(event);
+    wake.wake();
+}
+
+/// How long to wait after this many failures in a row: growing, with jitter.
+#[must_use]
+pub fn pause(failures: u32, longest: Duration) -> Duration {
+    delivery::pause(failures, longest)
+}

@@ -1,0 +1,107 @@
+//! What earlier jobs still owe: sent by a thread of its own over a connection of
+//! its own, so that an old upload never holds up live output. The thread lives
+//! only as long as something is owed.
+
+use super::api::{Api, Common};
+use super::delivery::{Delivery, Step};
+use crate::{info, warning};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Deliveries that wait for the thread.
+#[derive(Debug, Default)]
+pub(super) struct Arrears {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    new: Vec<Delivery>,
+    running: bool,
+}
+
+impl Arrears {
+    /// Takes on what a job owes.
+    pub(super) fn add(self: &Arc<Self>, delivery: Delivery, common: &Arc<Common>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.new.push(delivery);
+        self.changed.notify_all();
+        if state.running {
+            return;
+        }
+        let (arrears, common) = (Arc::clone(self), Arc::clone(common));
+        let thread = thread::Builder::new().name("arrears".into());
+        match thread.spawn(move || arrears.work(&common)) {
+            Ok(_) => state.running = true,
+            Err(error) => warning!(
+                "cannot start the thread that sends what earlier jobs owe: {error}; it is tried \
+                 again after the next job"
+            ),
+        }
+    }
+
+    fn work(&self, common: &Arc<Common>) {
+        let api = match Api::new(Arc::clone(common)) {
+            Ok(api) => api,
+            Err(error) => {
+                warning!("cannot send what earlier jobs owe: {error}; it stays in its records");
+                return;
+            }
+        };
+        let mut open: Vec<Delivery> = Vec::new();
+        while let Some(wait) = self.pause(&mut open) {
+            if let Some(wait) = wait {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.new.is_empty() {
+                    // Either end of the wait is a reason to look again.
+                    drop(self.changed.wait_timeout(state, wait));
+                }
+                continue;
+            }
+            open.retain_mut(|delivery| turn(delivery, &api));
+        }
+    }
+
+    /// Takes over what is new. `None`: nothing is owed and the thread ends;
+    /// otherwise how long there is nothing to do.
+    fn pause(&self, open: &mut Vec<Delivery>) -> Option<Option<Duration>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        open.append(&mut state.new);
+        if open.is_empty() {
+            state.running = false;
+            return None;
+        }
+        let now = Instant::now();
+        let rest = |delivery: &Delivery| delivery.resting(now);
+        let resting: Option<Vec<Instant>> = open.iter().map(rest).collect();
+        let first = resting.and_then(|untils| untils.into_iter().min());
+        Some(first.map(|until| until.saturating_duration_since(now)))
+    }
+}
+
+/// One step of one delivery; false when it is over.
+fn turn(delivery: &mut Delivery, api: &Api) -> bool {
+    match delivery.next(Instant::now()) {
+        Step::Done => {
+            info!("delivered what job {} still owed", delivery.progress.job_id);
+            close(delivery);
+            false
+        }
+        step => {
+            delivery.take(step, api);
+            true
+        }
+    }
+}
+
+/// Removes the record of a job of which the server has everything.
+pub(super) fn close(delivery: &Delivery) {
+    if let Err(error) = delivery.record.remove() {
+        warning!(
+            "cannot remove {}: {error}; it can be removed by hand, its job is delivered",
+            delivery.record.directory().display()
+        );
+    }
+}

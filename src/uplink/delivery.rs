@@ -1,0 +1,425 @@
+//! What the server still has to get of one job, in its order.
+//!
+//! A delivery walks the job's record: for each phase the output and then the
+//! exit status, then the artifacts, then `complete`. It is the same walk while
+//! the job runs, after an outage, and after a restart of the agent.
+
+use super::api::{Api, Failure};
+use super::faults::duration;
+use crate::job::{Artifacts, Entry, Phase, PhaseProgress, Progress, Record};
+use crate::json::Object;
+use crate::{sys, warning};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Largest fragment, in bytes of text. JSON makes at most six of one, and the
+/// server takes 16 MB; the two buffers are all the memory that output needs.
+const LARGEST_FRAGMENT: u64 = 256 << 10;
+/// Lines that are printed together travel together.
+const GATHER: Duration = Duration::from_millis(80);
+/// Between the fragments of one job. With [`GATHER`] no line waits longer than
+/// half a second, and the server stores no more than a few fragments a second.
+const FRAGMENT_INTERVAL: Duration = Duration::from_millis(380);
+/// When artifacts fail for as long as this, `complete` goes first.
+const ARTIFACTS_PATIENCE: Duration = Duration::from_secs(600);
+/// Between attempts at artifacts that the server has refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A fragment of this phase's output, and where in its log it begins.
+    Fragment(Phase, u64),
+    /// The exit status of this phase.
+    Status(Phase),
+    /// The artifacts.
+    Artifacts,
+    /// That the job is complete.
+    Complete,
+    /// Nothing before this moment, or before there is something new.
+    Wait(Option<Instant>),
+    /// Everything has been delivered.
+    Done,
+}
+
+/// The delivery of one job.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) record: Arc<Record>,
+    pub(super) progress: Progress,
+    /// Bytes in the log of the phase that runs.
+    available: u64,
+    /// Since when some of them wait.
+    waiting_since: Option<Instant>,
+    last_fragment: Option<Instant>,
+    largest_fragment: u64,
+    /// Attempts that failed since the last one that did not.
+    pub(super) failures: u32,
+    not_before: Option<Instant>,
+    longest_pause: Duration,
+    artifacts_failing: Option<Instant>,
+    /// The artifacts come after `complete`.
+    artifacts_last: bool,
+    /// The disk did not take the last entry.
+    unwritten: bool,
+}
+
+impl Delivery {
+    /// The delivery of what a record holds. After failures it pauses, ever
+    /// longer, but no longer than `longest_pause`.
+    pub(super) fn new(
+        record: Arc<Record>,
+        progress: Progress,
+        longest_pause: Duration,
+    ) -> Delivery {
+        Delivery {
+            record,
+            progress,
+            available: 0,
+            waiting_since: None,
+            last_fragment: None,
+            largest_fragment: LARGEST_FRAGMENT,
+            failures: 0,
+            not_before: None,
+            longest_pause,
+            artifacts_failing: None,
+            artifacts_last: false,
+            unwritten: false,
+        }
+    }
+
+    /// The same, with more patience.
+    pub(super) fn slower(mut self, longest_pause: Duration) -> Delivery {
+        self.longest_pause = longest_pause;
+        self
+    }
+
+    /// What has become of the job.
+    pub(super) fn apply(&mut self, entry: &Entry) {
+        if let Entry::Started(_) = entry {
+            self.available = 0;
+            self.waiting_since = None;
+        }
+        self.progress.apply(entry);
+    }
+
+    /// The log of the phase that runs has this many bytes.
+    pub(super) fn output(&mut self, available: u64, now: Instant) {
+        self.available = available;
+        self.waiting_since.get_or_insert(now);
+    }
+
+    /// The phase whose turn it is.
+    pub(super) fn current(&self) -> Option<&PhaseProgress> {
+        self.progress.phases.iter().find(|phase| !phase.reported)
+    }
+
+    /// Until when nothing is tried, after a failure.
+    pub(super) fn resting(&self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|until| *until > now)
+    }
+
+    /// What is to be done next.
+    pub(super) fn next(&self, now: Instant) -> Step {
+        if let Some(until) = self.resting(now) {
+            return Step::Wait(Some(until));
+        }
+        if let Some(phase) = self.current() {
+            return self.next_of(phase, now);
+        }
+        let artifacts = self.progress.artifacts.is_some() && !self.progress.artifacts_sent;
+        match self.progress {
+            Progress {
+                finished: false, ..
+            } => Step::Wait(None),
+            Progress { complete: true, .. } if artifacts => Step::Artifacts,
+            Progress { complete: true, .. } => Step::Done,
+            _ if artifacts && !self.artifacts_last => Step::Artifacts,
+            _ => Step::Complete,
+        }
+    }
+
+    fn next_of(&self, phase: &PhaseProgress, now: Instant) -> Step {
+        let fragment = Step::Fragment(phase.phase, phase.sent);
+        if phase.status.is_some() {
+            // The log has its final length.
+            return if phase.output_refused || phase.sent >= self.log_length(phase.phase) {
+                Step::Status(phase.phase)
+            } else {
+                fragment
+            };
+        }
+        let waiting = self.available.saturating_sub(phase.sent);
+        let Some(since) = self
+            .waiting_since
+            .filter(|_| waiting > 0 && !phase.output_refused)
+        else {
+            return Step::Wait(None);
+        };
+        let rested = self.last_fragment.map(|last| last + FRAGMENT_INTERVAL);
+        let due = rested.map_or(since + GATHER, |rested| rested.max(since + GATHER));
+        if waiting >= self.largest_fragment || due <= now {
+            fragment
+        } else {
+            Step::Wait(Some(due))
+        }
+    }
+
+    fn log_length(&self, phase: Phase) -> u64 {
+        std::fs::metadata(self.record.log(phase)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Takes a step. After a failure the delivery rests.
+    pub(super) fn take(&mut self, step: Step, api: &Api) {
+        let result = match step {
+            Step::Fragment(phase, from) => self.fragment(api, phase, from),
+            Step::Status(phase) => self.status(api, phase),
+            Step::Artifacts => self.artifacts(api),
+            Step::Complete => self.complete(api),
+            Step::Wait(_) | Step::Done => Ok(()),
+        };
+        match result {
+            Ok(()) => self.succeeded(),
+            Err(failure) => self.failed(&failure),
+        }
+    }
+
+    /// Something worked.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Something did not work; the pause grows, with jitter.
+    pub(super) fn failed(&mut self, failure: &Failure) {
+        self.failures = self.failures.saturating_add(1);
+        let asked = match failure {
+            Failure::Transient { retry_after, .. } => *retry_after,
+            Failure::Refused { .. } => None,
+        };
+        let pause = pause(self.failures, self.longest_pause);
+        self.not_before = Some(Instant::now() + asked.unwrap_or_default().max(pause));
+    }
+
+    fn fragment(&mut self, api: &Api, phase: Phase, from: u64) -> Result<(), Failure> {
+        let started = Instant::now();
+        let text = match self.read(phase, from) {
+            Ok(text) if text.is_empty() => {
+                // A log that is shorter than it was: nothing more will come.
+                self.note(&Entry::OutputRefused(phase));
+                return Ok(());
+            }
+            Ok(text) => text,
+            Err(error) => {
+                let log = self.record.log(phase);
+                warning!(
+                    "cannot read {}: {error}; the rest of it is not sent",
+                    log.display()
+                );
+                self.note(&Entry::OutputRefused(phase));
+                return Ok(());
+            }
+        };
+        let number = self.progress.next_fragment;
+        let sent = api.post_fragment(&self.progress.job_id, phase, number, &text);
+        let bytes = from + text.len() as u64;
+        match sent {
+            Ok(()) => {
+                self.last_fragment = Some(started);
+                // What was printed since waits from now on.
+                self.waiting_since = (bytes < self.available).then_some(started);
+                self.note(&Entry::Sent {
+                    phase,
+                    bytes,
+                    next_fragment: number + 1,
+                });
+                Ok(())
+            }
+            Err(Failure::Refused { status: 413, .. }) if self.largest_fragment > 1_024 => {
+                self.largest_fragment /= 2;
+                Ok(())
+            }
+            Err(Failure::Refused { cause, .. }) => {
+                self.refused(&format!("the output of its {phase} phase"), &cause);
+                self.note(&Entry::OutputRefused(phase));
+                Ok(())
+            }
+            Err(transient) => Err(transient),
+        }
+    }
+
+    /// Text of a phase's log from a place on, whole characters only.
+    fn read(&self, phase: Phase, from: u64) -> io::Result<String> {
+        let log = File::open(self.record.log(phase))?;
+        let left = log.metadata()?.len().saturating_sub(from);
+        let length = usize::try_from(left.min(self.largest_fragment)).unwrap_or(0);
+        let mut bytes = vec![0; length];
+        log.read_exact_at(&mut bytes, from)?;
+        if let Err(error) = std::str::from_utf8(&bytes)
+            && error.error_len().is_none()
+        {
+            // The fragment's end cuts a character: it goes with the next one.
+            bytes.truncate(error.valid_up_to());
+        }
+        String::from_utf8(bytes).map_err(io::Error::other)
+    }
+
+    fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
+        let mut body = Object::new();
+        body.object("status", self.statuses(Some(phase)));
+        match api.post_result(&self.progress.job_id, body) {
+            Err(Failure::Refused { cause, .. }) => {
+                self.refused(&format!("the status of its {phase} phase"), &cause);
+            }
+            other => other?,
+        }
+        self.note(&Entry::Reported(phase));
+        Ok(())
+    }
+
+    /// The exit statuses up to a phase, or all: each post replaces the last.
+    fn statuses(&self, last: Option<Phase>) -> Object {
+        let mut status = Object::new();
+        for (phase, value) in self.progress.statuses() {
+            status.integer(phase.name(), value);
+            if last == Some(phase) {
+                break;
+            }
+        }
+        status
+    }
+
+    fn artifacts(&mut self, api: &Api) -> Result<(), Failure> {
+        let Some(path) = self.progress.artifacts.clone() else {
+            return Ok(());
+        };
+        let artifacts = Artifacts::at(path.clone());
+        if let Err(error) = artifacts.open() {
+            warning!(
+                "cannot read {}: {error}; job {} goes home without artifacts",
+                path.display(),
+                self.progress.job_id
+            );
+            self.note(&Entry::ArtifactsSent);
+            return Ok(());
+        }
+        match api.post_artifacts(&self.progress.job_id, &mut || artifacts.open()) {
+            Ok(()) => {
+                self.artifacts_failing = None;
+                self.note(&Entry::ArtifactsSent);
+                artifacts.remove();
+                Ok(())
+            }
+            Err(Failure::Refused { cause, .. }) => {
+                if !self.artifacts_last {
+                    let what = format!("its artifacts, which stay in {}", path.display());
+                    self.refused(&what, &cause);
+                    self.artifacts_last = true;
+                }
+                if self.progress.complete {
+                    self.not_before = Some(Instant::now() + REFUSED_PAUSE);
+                }
+                Ok(())
+            }
+            Err(transient) => {
+                let now = Instant::now();
+                let since = *self.artifacts_failing.get_or_insert(now);
+                let failing = now.saturating_duration_since(since);
+                if failing >= ARTIFACTS_PATIENCE && !self.artifacts_last {
+                    warning!(
+                        "the artifacts of job {} could not be sent for {}; it is completed \
+                         first, and they follow when they can",
+                        self.progress.job_id,
+                        duration(failing)
+                    );
+                    self.artifacts_last = true;
+                }
+                Err(transient)
+            }
+        }
+    }
+
+    fn complete(&mut self, api: &Api) -> Result<(), Failure> {
+        let mut body = Object::new();
+        if self.progress.statuses().next().is_some() {
+            body.object("status", self.statuses(None));
+        }
+        body.string("job_state", "complete");
+        if let Err(failure) = api.post_result(&self.progress.job_id, body) {
+            let Failure::Refused { cause, .. } = failure else {
+                return Err(failure);
+            };
+            // The least that everybody waits for.
+            self.refused("its final result", &cause);
+            let mut body = Object::new();
+            body.string("job_state", "complete");
+            match api.post_result(&self.progress.job_id, body) {
+                Err(Failure::Refused { cause, .. }) => self.refused("that it is complete", &cause),
+                other => other?,
+            }
+        }
+        self.note(&Entry::Complete);
+        Ok(())
+    }
+
+    fn refused(&self, what: &str, cause: &str) {
+        let id = &self.progress.job_id;
+        warning!("cannot deliver of job {id} {what}: {cause}; going on without");
+    }
+
+    /// Writes down what the server has. Where the disk does not take that, it is
+    /// remembered: only a restart could then send something again.
+    fn note(&mut self, entry: &Entry) {
+        match self.record.append(entry) {
+            Ok(()) => self.unwritten = false,
+            Err(error) if !self.unwritten => {
+                self.unwritten = true;
+                warning!(
+                    "cannot write to {}: {error}; if the agent ends before the job is delivered, \
+                     parts of it may be sent again",
+                    self.record.directory().display()
+                );
+            }
+            Err(_) => {}
+        }
+        self.progress.apply(entry);
+    }
+
+    /// Moves artifacts that are still in the workspace into the record, where
+    /// they survive a reboot.
+    pub(super) fn bring_home(&mut self) {
+        let Some(path) = self.progress.artifacts.clone() else {
+            return;
+        };
+        if self.progress.artifacts_sent || path.starts_with(self.record.directory()) {
+            return;
+        }
+        match Artifacts::at(path.clone()).move_into(self.record.directory()) {
+            Ok(whole) => self.moved(whole),
+            Err(error) => warning!(
+                "cannot move the artifacts of job {} into its record: {error}; they stay in {} \
+                 until they can be sent",
+                self.progress.job_id,
+                path.display()
+            ),
+        }
+    }
+
+    fn moved(&mut self, to: PathBuf) {
+        self.note(&Entry::Finished {
+            artifacts: Some(to),
+        });
+    }
+}
+
+/// How long to wait after this many failures: one second, doubled each time, up
+/// to `longest`, between half and all of it.
+pub(super) fn pause(failures: u32, longest: Duration) -> Duration {
+    let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(12));
+    let whole = doubled.min(longest);
+    let jitter = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_536.0;
+    whole.mul_f64(0.5 + jitter / 2.0)
+}

@@ -1,0 +1,224 @@
+//! The fence around the HTTP client: the only file that sends a request.
+//!
+//! What PACKAGES says about ureq is kept here: no redirects, no proxy from the
+//! environment, no compression, connections younger than the server's, a
+//! time limit on everything, and none of the limits that cost a thread.
+
+use std::io::{self, Read};
+use std::time::Duration;
+use ureq::http::{HeaderMap, Request, header};
+use ureq::{Agent, Body, SendBody};
+
+/// Below the server's ten seconds, so that no request meets a closing socket.
+const IDLE_AGE: Duration = Duration::from_secs(5);
+/// To reach the server, and to send it the head of a request.
+const CONNECT: Duration = Duration::from_secs(10);
+/// For one piece of a body.
+const PIECE: Duration = Duration::from_secs(30);
+/// For the server to think.
+const ANSWER: Duration = Duration::from_secs(60);
+/// For the whole body of a small call: a trickle of bytes ends here.
+const BODY: Duration = Duration::from_secs(120);
+/// For an upload: megabytes may sit in the kernel after the last write.
+const UPLOAD: Duration = Duration::from_secs(300);
+
+/// What goes with a request.
+pub(super) enum Payload<'a> {
+    /// Nothing.
+    Nothing,
+    /// A JSON text.
+    Json(&'a str),
+    /// A stream of unknown length, sent in chunks.
+    Stream {
+        /// Its media type.
+        content_type: &'a str,
+        /// Its bytes.
+        reader: &'a mut dyn Read,
+    },
+}
+
+/// A request's credentials.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Credentials<'a> {
+    /// The access token.
+    pub(super) bearer: Option<&'a str>,
+    /// The cookie.
+    pub(super) cookie: Option<&'a str>,
+}
+
+/// The client: two pools of connections to one server.
+#[derive(Debug)]
+pub(super) struct Http {
+    server: String,
+    calls: Agent,
+    uploads: Agent,
+}
+
+impl Http {
+    /// A client for the server at this URL (scheme and authority).
+    ///
+    /// # Errors
+    /// A sentence, when TLS is needed and cannot be had.
+    pub(super) fn new(server: &str) -> Result<Http, String> {
+        let tls = if server.starts_with("https:") {
+            Some(tls_config()?)
+        } else {
+            None
+        };
+        let builder = || {
+            let builder = Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .accept_encoding("identity")
+                .user_agent(concat!("testflinger-agent/", env!("CARGO_PKG_VERSION")))
+                .proxy(None)
+                .max_idle_age(IDLE_AGE)
+                .max_idle_connections(1)
+                .timeout_connect(Some(CONNECT))
+                .timeout_send_request(Some(CONNECT));
+            match &tls {
+                Some(tls) => builder.tls_config(tls.clone()),
+                None => builder,
+            }
+        };
+        let calls = builder()
+            .timeout_per_read(Some(PIECE))
+            .timeout_per_write(Some(PIECE))
+            .timeout_send_body(Some(BODY))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_recv_body(Some(BODY));
+        let uploads = builder()
+            .timeout_per_read(Some(UPLOAD))
+            .timeout_per_write(Some(UPLOAD))
+            .timeout_recv_response(Some(UPLOAD))
+            .timeout_recv_body(Some(PIECE));
+        Ok(Http {
+            server: server.to_owned(),
+            calls: calls.build().into(),
+            uploads: uploads.build().into(),
+        })
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        credentials: Credentials<'_>,
+        payload: Payload<'_>,
+    ) -> Result<Reply, String> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server));
+        if let Some(token) = credentials.bearer {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(cookie) = credentials.cookie {
+            request = request.header(header::COOKIE, cookie);
+        }
+        // The error of a header that cannot be one shows its value nowhere.
+        let broken =
+            |_| "the request cannot be written: a header holds what it must not".to_owned();
+        let answer = match payload {
+            Payload::Nothing => self.calls.run(request.body(()).map_err(broken)?),
+            Payload::Json(text) => {
+                let request = request.header(header::CONTENT_TYPE, "application/json");
+                self.calls.run(request.body(text).map_err(broken)?)
+            }
+            Payload::Stream {
+                content_type,
+                reader,
+            } => {
+                let request = request.header(header::CONTENT_TYPE, content_type);
+                let body = SendBody::from_reader(reader);
+                self.uploads.run(request.body(body).map_err(broken)?)
+            }
+        };
+        let (head, body) = answer.map_err(|error| explain(&error))?.into_parts();
+        let status = head.status.as_u16();
+        let framed = head.headers.contains_key(header::CONTENT_LENGTH)
+            || head.headers.contains_key(header::TRANSFER_ENCODING);
+        if !framed && !matches!(status, 204 | 304) {
+            return Err(format!("the answer ({status}) does not say how long it is"));
+        }
+        Ok(Reply {
+            status,
+            headers: head.headers,
+            body,
+        })
+    }
+}
+
+#[cfg(feature = "tls")]
+fn tls_config() -> Result<ureq::tls::TlsConfig, String> {
+    super::tls::config()
+}
+
+#[cfg(not(feature = "tls"))]
+fn tls_config() -> Result<ureq::tls::TlsConfig, String> {
+    Err("this build speaks no TLS; use an http:// server_address or a build with it".into())
+}
+
+/// Why a request has no answer, for people.
+fn explain(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => explain_io(error),
+        ureq::Error::Timeout(_) => "it did not answer in time".into(),
+        ureq::Error::HostNotFound => "its name is not known here (DNS)".into(),
+        other => other.to_string(),
+    }
+}
+
+fn explain_io(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "it refused the connection".into(),
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => "the connection was cut".into(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it did not answer in time".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// An answer whose head has come.
+#[derive(Debug)]
+pub(super) struct Reply {
+    /// The status.
+    pub(super) status: u16,
+    headers: HeaderMap,
+    body: Body,
+}
+
+impl Reply {
+    /// A header, if it is there and text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body, piece by piece.
+    pub(super) fn reader(&mut self) -> impl Read {
+        self.body.as_reader()
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// When it is longer than `limit` bytes, is cut short, or is not UTF-8.
+    pub(super) fn text(mut self, limit: u64) -> Result<String, String> {
+        let mut bytes = Vec::new();
+        self.body
+            .as_reader()
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| explain_io(&error))?;
+        if bytes.len() as u64 > limit {
+            return Err(format!("the answer is longer than {limit} bytes"));
+        }
+        String::from_utf8(bytes).map_err(|_| "the answer is not UTF-8".into())
+    }
+}

@@ -1,0 +1,182 @@
+//! The agent's tokens: the refresh token in its file, and the short-lived
+//! access token that it buys. Neither is ever printed.
+
+use super::faults::Faults;
+use super::http::{Credentials, Http, Payload};
+use crate::json::{Json, Object};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A token that dies while its request travels is of no use.
+const MARGIN: Duration = Duration::from_secs(15);
+/// How long a refresh token that the server refused is not shown to it again,
+/// unless the file changes.
+const REFUSED: Duration = Duration::from_secs(60);
+const USE_TOKEN: &str = "use the refresh token";
+
+/// The tokens of all of the uplink's threads.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    file: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    access: Option<Access>,
+    refused: Option<(String, Instant)>,
+}
+
+/// Tokens are for the server's eyes only.
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("State")
+    }
+}
+
+struct Access {
+    token: String,
+    until: Instant,
+}
+
+impl Tokens {
+    pub(super) fn new(file: PathBuf) -> Tokens {
+        Tokens {
+            file,
+            state: Mutex::default(),
+        }
+    }
+
+    /// An access token that lives for at least `needed`; `None` when there is
+    /// none to be had: servers without authentication want none.
+    ///
+    /// # Errors
+    /// When the server cannot be asked for one.
+    pub(super) fn access(
+        &self,
+        http: &Http,
+        faults: &Faults,
+        needed: Duration,
+    ) -> Result<Option<String>, String> {
+        // Held while refreshing: the other thread wants the same token.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(access) = &state.access
+            && access.until.saturating_duration_since(now) >= needed.max(MARGIN)
+        {
+            return Ok(Some(access.token.clone()));
+        }
+        state.access = None;
+        // The file is read anew each time: somebody may have replaced it.
+        let refresh = match self.read() {
+            Ok(Some(refresh)) => refresh,
+            Ok(None) => return Ok(None),
+            Err(cause) => {
+                faults.report("read the token file", &cause, "going on without a token");
+                return Ok(None);
+            }
+        };
+        faults.over("read the token file");
+        if let Some((refused, at)) = &state.refused
+            && *refused == refresh
+            && now.saturating_duration_since(*at) < REFUSED
+        {
+            return Ok(None);
+        }
+        match exchange(http, &refresh)? {
+            Exchange::Granted(access) => {
+                faults.over(USE_TOKEN);
+                let token = access.token.clone();
+                state.access = Some(access);
+                Ok(Some(token))
+            }
+            Exchange::Refused(cause) => {
+                let next = "put a new one into the token file";
+                faults.report(USE_TOKEN, &cause, next);
+                state.refused = Some((refresh, now));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The server does not take this access token any more.
+    pub(super) fn forget(&self, token: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state
+            .access
+            .as_ref()
+            .is_some_and(|access| access.token == token)
+        {
+            state.access = None;
+        }
+    }
+
+    /// The refresh token, if there is a file.
+    fn read(&self) -> Result<Option<String>, String> {
+        let name = self.file.display();
+        let failed = |error: io::Error| format!("{name}: {error}");
+        match fs::metadata(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+            Ok(metadata) if !metadata.is_file() => return Err(format!("{name} is no file")),
+            Ok(_) => {}
+        }
+        let mut text = String::new();
+        let file = File::open(&self.file).map_err(failed)?;
+        file.take(64 << 10)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
+        Json::parse(&text)
+            .ok()
+            .and_then(|json| json.get("refresh_token")?.string())
+            .filter(|token| !token.is_empty())
+            .map(Some)
+            .ok_or_else(|| format!("{name} does not hold {{\"refresh_token\": \"…\"}}"))
+    }
+}
+
+enum Exchange {
+    Granted(Access),
+    Refused(String),
+}
+
+/// Asks for an access token.
+fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
+    let mut body = Object::new();
+    body.string("refresh_token", refresh);
+    let body = body.finish();
+    let path = "/v1/oauth2/refresh";
+    let asked = Instant::now();
+    let reply = http.send("POST", path, Credentials::default(), Payload::Json(&body))?;
+    let status = reply.status;
+    let text = reply.text(64 << 10)?;
+    let json = Json::parse(&text).ok();
+    let string = |name: &str| json.and_then(|json| json.get(name)?.string());
+    match status {
+        200 => {
+            let token =
+                string("access_token").ok_or("the server's answer holds no access token")?;
+            let lifetime = json
+                .and_then(|json| json.get("expires_in")?.integer())
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .unwrap_or(600)
+                .min(86_400);
+            Ok(Exchange::Granted(Access {
+                token,
+                until: asked + Duration::from_secs(lifetime),
+            }))
+        }
+        400..=499 if status != 429 => {
+            let message = string("message").unwrap_or_default();
+            Ok(Exchange::Refused(format!(
+                "the server answered {status} {message}"
+            )))
+        }
+        _ => Err(format!(
+            "it answered {status} when asked for an access token"
+        )),
+    }
+}
