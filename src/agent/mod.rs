@@ -1,1 +1,147 @@
-//! .
+//! The agent's life: start, rest, take a job, run it, stop.
+//!
+//! The main thread lives here. It owns every process, every timer and every
+//! decision; it waits in one place ([`events`]) and never talks to the network.
+
+mod ending;
+mod environment;
+mod events;
+mod idle;
+mod phase;
+mod start;
+mod work;
+
+pub use start::StartError;
+
+use crate::config::Config;
+use crate::sys::Signal;
+use crate::uplink::{self, Uplink};
+use crate::{error, info};
+use events::{Event, Events};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// After SIGTERM, cleanup may take this long.
+const LAST_CLEANUP: Duration = Duration::from_secs(60);
+/// After SIGTERM, the rest of the job may take this long to be sent.
+const LAST_DELIVERY: Duration = Duration::from_secs(30);
+
+/// How the agent is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One job after the other, until it is told to stop.
+    Daemon,
+    /// One job; Ctrl-C cancels it.
+    Once,
+}
+
+/// Why the agent's life is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop, and nothing is left undone.
+    Stopped,
+    /// It was told to restart.
+    Restart,
+    /// Its one job is over.
+    JobOver,
+}
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// The refresh token's file.
+    pub token_file: PathBuf,
+    /// How it is used.
+    pub mode: Mode,
+    /// Where the lock is; agents of one id must agree on it.
+    pub lock_basedir: PathBuf,
+}
+
+/// A started agent.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    mode: Mode,
+    uplink: Uplink,
+    events: Events,
+    /// What every command finds in its environment.
+    environment: Vec<(OsString, OsString)>,
+    /// Since when it is to stop.
+    stopping: Option<Instant>,
+    /// It is to end at once.
+    abandoned: bool,
+    /// It is to restart when idle.
+    restart_wanted: bool,
+    /// The running job was cancelled.
+    cancelled: bool,
+    /// Why it has to be put offline, until the server knows.
+    offline: Option<String>,
+    idle: idle::Idle,
+    // Released when the agent is gone.
+    _lock: File,
+}
+
+impl Agent {
+    /// Waits for the next event.
+    fn next(&mut self, pipe: Option<&crate::sys::Pipe>, deadline: Option<Instant>) -> Event {
+        match self.events.next(pipe, deadline) {
+            Ok(event) => event,
+            Err(error) => self.cannot_wait(&error),
+        }
+    }
+
+    /// poll(2) fails only without memory or with a broken descriptor: the
+    /// supervisor's restart is the one way out, and the record has the job.
+    fn cannot_wait(&mut self, error: &io::Error) -> Event {
+        if !self.abandoned {
+            error!("cannot wait for events: {error}; the agent ends");
+            self.abandoned = true;
+        }
+        Event::Deadline
+    }
+
+    /// Remembers what a signal asks for.
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Restart => {
+                info!("SIGUSR1: the agent ends when it is idle, to be started again");
+                self.restart_wanted = true;
+            }
+            Signal::HangUp if self.mode == Mode::Daemon => {
+                info!("SIGHUP is ignored; SIGUSR1 restarts the agent, SIGTERM stops it");
+            }
+            Signal::Stop | Signal::Interrupt | Signal::HangUp => self.stop(),
+            Signal::Child => {}
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_some() {
+            info!("told to stop again: everything ends at once");
+            self.abandoned = true;
+        } else {
+            info!("told to stop: what runs is ended, cleaned up and delivered");
+            self.stopping = Some(Instant::now());
+        }
+    }
+
+    /// Remembers what the uplink says besides answers.
+    fn note(&mut self, event: &uplink::Event) {
+        match event {
+            uplink::Event::Cancelled => {
+                info!("the job was cancelled");
+                self.cancelled = true;
+            }
+            uplink::Event::RestartWanted if !self.restart_wanted => {
+                info!("the server wants a restart: the agent ends when it is idle");
+                self.restart_wanted = true;
+            }
+            _ => {}
+        }
+    }
+}

@@ -33,8 +33,9 @@ impl OutputFile {
     ///
     /// # Errors
     /// When the log cannot be made; the copy is only a convenience.
-    pub fn create(log: &Path, copy: &Path) -> io::Result<OutputFile> {
-        let copy = files::create_fresh(copy).ok().map(|file| Copy {
+    pub fn create(log: &Path, copy: Option<&Path>) -> io::Result<OutputFile> {
+        let copy = copy.and_then(|path| files::create_fresh(path).ok());
+        let copy = copy.map(|file| Copy {
             file,
             room: SCRIPT_COPY_LIMIT,
         });
@@ -120,7 +121,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-output-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (log, copy) = (directory.join("log"), directory.join("copy"));
-        let mut output = OutputFile::create(&log, &copy).unwrap();
+        let mut output = OutputFile::create(&log, Some(&copy)).unwrap();
         let chunk = vec![b'x'; 3 << 20];
         for _ in 0..4 {
             output.bytes(&chunk);

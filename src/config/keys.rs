@@ -125,7 +125,7 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
 pub(super) fn closest(name: &str) -> Option<&'static Key> {
     let name = name.to_lowercase().replace(['-', ' '], "_");
     let candidates = KEYS.iter().filter_map(|key| {
-        // One slip in three letters; more is another word.
+        // What is further away is another word.
         let slips = 1 + key.name.len() / 6;
         let near = name.len().abs_diff(key.name.len()) <= slips;
         let distance = if near {

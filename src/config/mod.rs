@@ -322,7 +322,7 @@ identifier: 202402-01010
                 ),
                 (
                     Level::Warning,
-                    "x.conf: no use any more: links, control_host, conserver_address".to_owned()
+                    "x.conf: these keys have no use any more: links, control_host, conserver_address".to_owned()
                 ),
             ]
         );

@@ -94,7 +94,11 @@ pub(super) fn unused(path: &Path, fields: &Fields<'_>) -> Vec<Notice> {
         }
     }
     if !old.is_empty() {
-        let text = format!("{}: no use any more: {}", path.display(), old.join(", "));
+        let text = format!(
+            "{}: these keys have no use any more: {}",
+            path.display(),
+            old.join(", ")
+        );
         notices.push(Notice::new(Level::Warning, text));
     }
     notices

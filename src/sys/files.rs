@@ -1,12 +1,16 @@
 //! Files and directories in places where others may have been before.
 
+use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Makes a directory (0700) with all above it, and makes sure that it is a real
-/// one that belongs to this user or to root, as everything above it does.
+/// Makes a directory (0700) with all above it, and makes sure that nobody else
+/// can change what is kept in it: it is a real one that belongs to this user or
+/// to root, and so is everything on the way to it that lies where anybody may
+/// plant things, such as `/tmp`.
 ///
 /// # Errors
 /// A sentence that names the path and what is wrong with it.
@@ -17,31 +21,30 @@ pub fn private_directory(path: &Path) -> Result<(), String> {
         .create(path)
         .map_err(|error| format!("cannot make the directory {}: {error}", path.display()))?;
     let mut place = PathBuf::new();
+    let mut is_public = false;
     for part in path.components() {
         place.push(part);
         let metadata = fs::symlink_metadata(&place)
             .map_err(|error| format!("cannot look at {}: {error}", place.display()))?;
-        let owner = metadata.uid();
-        if owner != 0 && owner != super::effective_user() {
-            return Err(format!(
-                "{} belongs to another user (uid {owner}), who could change what is kept in it; \
-                 remove it or choose another directory",
-                place.display()
-            ));
-        }
-        if place == path && !metadata.is_dir() {
-            let what = if metadata.is_symlink() {
-                "a symbolic link"
-            } else {
-                "not a directory"
-            };
-            return Err(format!(
-                "{} is {what}; remove it or choose another directory",
-                place.display()
-            ));
-        }
+        let what = if (is_public || place == path) && metadata.is_symlink() {
+            "is a symbolic link".to_owned()
+        } else if (is_public || place == path) && !is_ours(metadata.uid()) {
+            format!("belongs to another user (uid {})", metadata.uid())
+        } else {
+            is_public = metadata.mode() & 0o002 != 0;
+            continue;
+        };
+        return Err(format!(
+            "{} {what}, so that others could change what is kept there; remove it or choose \
+             another directory",
+            place.display()
+        ));
     }
     Ok(())
+}
+
+fn is_ours(user: u32) -> bool {
+    user == 0 || user == super::effective_user()
 }
 
 /// Makes a new file (0600) for appending, in place of whatever has that name:
@@ -126,6 +129,26 @@ pub fn open_to_pack(path: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
+}
+
+/// Whether a directory's file system is in memory (tmpfs, ramfs).
+#[must_use]
+pub fn is_in_memory(path: &Path) -> bool {
+    const RAMFS: u64 = 0x8584_58f6;
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: `name` is a C string and `found` is where statfs writes; a zeroed
+    // one is valid.
+    let kind = unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        if libc::statfs(name.as_ptr(), &raw mut found) == -1 {
+            return false;
+        }
+        found.f_type
+    };
+    // The type of the field differs between targets; the numbers have 32 bits.
+    matches!(kind as u64 & 0xffff_ffff, RAMFS) || kind == libc::TMPFS_MAGIC
 }
 
 /// Makes a directory's entries durable.

@@ -7,7 +7,9 @@
 //! size, depth and the growth by aliases are bounded while they come in, so that
 //! no file can exhaust the stack or the memory of a small machine.
 
+mod map;
 mod resolve;
+mod size;
 mod tree;
 mod write;
 
@@ -51,6 +53,17 @@ pub enum Value {
     Map(Vec<(Node, Node)>),
 }
 
+impl Node {
+    /// An error that stands where the value does.
+    fn fault(&self, reason: &str) -> Error {
+        Error {
+            line: self.line,
+            column: self.column,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
@@ -89,14 +102,8 @@ impl std::error::Error for Error {}
 /// # Errors
 /// The first thing that is not YAML, not known, or beyond the limits.
 pub fn parse(text: &str) -> Result<Document, Error> {
+    check_size(text.len())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.len() > MAX_BYTES {
-        return Err(Error {
-            line: 1,
-            column: 1,
-            reason: format!("the text is larger than {MAX_BYTES} bytes"),
-        });
-    }
     // The parser takes a NUL for the end of the text and would pass over the rest.
     if let Some((at, c)) = text.char_indices().find(|(_, c)| !is_allowed(*c)) {
         let reason = format!("the character U+{:04X} may not stand in YAML", u32::from(c));
@@ -110,6 +117,7 @@ pub fn parse(text: &str) -> Result<Document, Error> {
 /// # Errors
 /// As for [`parse`], or the place of the first byte that is not UTF-8.
 pub fn parse_bytes(bytes: &[u8]) -> Result<Document, Error> {
+    check_size(bytes.len())?;
     match std::str::from_utf8(bytes) {
         Ok(text) => parse(text),
         Err(error) => {
@@ -120,15 +128,23 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Document, Error> {
     }
 }
 
+fn check_size(bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_BYTES {
+        let reason = format!("the text is larger than {MAX_BYTES} bytes");
+        return Err(error_after("", reason));
+    }
+    Ok(())
+}
+
 /// YAML 1.1, section 5.1: printable characters, tabs and line breaks.
 fn is_allowed(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{85}')
-        || !(c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}'))
+        || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
 
 /// An error that stands where the given text ends.
 fn error_after(before: &str, reason: String) -> Error {
-    let line = before.rsplit('\n').next().unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or(before);
     Error {
         line: 1 + before.matches('\n').count(),
         column: 1 + line.chars().count(),

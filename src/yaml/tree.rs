@@ -1,109 +1,45 @@
 //! From the parser's events to a tree, with a stack that is no thread's stack.
 
-use super::{Document, Error, MAX_BYTES, MAX_DEPTH, Node, Value, resolve};
+use super::map::Entries;
+use super::size::Size;
+use super::{Document, Error, MAX_DEPTH, Node, Value, resolve};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
-
-/// How many values a document may have once its aliases are replaced.
-const MAX_NODES: usize = 100_000;
-
-/// How much text it may have then, in bytes.
-const MAX_TEXT: usize = 4 * MAX_BYTES;
+use std::collections::HashMap;
 
 /// Reads the whole text, whose size and characters are checked already.
 pub(super) fn build(text: &str) -> Result<Document, Error> {
     let mut builder = Builder::default();
-    let mut parser = Parser::new_from_str(text);
-    while let Some(next) = parser.next_event() {
-        let (event, span) = next.map_err(|error| {
-            let marker = error.marker();
-            fault(Place::of(*marker), error.info().to_owned())
-        })?;
-        builder.take(event, Place::of(span.start))?;
+    for next in Parser::new_from_str(text) {
+        let (event, span) =
+            next.map_err(|error| node(*error.marker(), Value::Null).fault(error.info()))?;
+        builder.take(event, span.start)?;
     }
-    let empty = Place { line: 1, column: 1 }.node(Value::Null);
+    let empty = node(Marker::new(0, 1, 0), Value::Null);
     Ok(Document {
         root: builder.root.unwrap_or(empty),
         duplicates: builder.duplicates,
     })
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    line: usize,
-    column: usize,
-}
-
-impl Place {
-    /// The parser counts lines from 1, but columns from 0.
-    fn of(marker: Marker) -> Place {
-        Place {
-            line: marker.line(),
-            column: marker.col() + 1,
-        }
-    }
-
-    fn node(self, value: Value) -> Node {
-        Node {
-            value,
-            line: self.line,
-            column: self.column,
-        }
+/// A value at a place. The parser counts lines from 1, but columns from 0.
+fn node(place: Marker, value: Value) -> Node {
+    Node {
+        value,
+        line: place.line(),
+        column: place.col() + 1,
     }
 }
 
-fn fault(place: Place, reason: impl Into<String>) -> Error {
-    Error {
-        line: place.line,
-        column: place.column,
-        reason: reason.into(),
-    }
-}
-
-/// What a value costs, aliases replaced.
-#[derive(Clone, Copy, Debug, Default)]
-struct Size {
-    nodes: usize,
-    text: usize,
-    /// The lists and maps in it, one inside the other.
-    depth: usize,
-}
-
-impl Size {
-    /// Recursive, over a tree whose depth is bounded.
-    fn of(node: &Node) -> Size {
-        let mut size = Size {
-            nodes: 1,
-            ..Size::default()
-        };
-        match &node.value {
-            Value::Str(text) => size.text = text.len(),
-            Value::List(items) => items.iter().for_each(|item| size.hold(item)),
-            Value::Map(entries) => entries.iter().for_each(|(key, value)| {
-                size.hold(key);
-                size.hold(value);
-            }),
-            _ => {}
-        }
-        if matches!(node.value, Value::List(_) | Value::Map(_)) {
-            size.depth += 1;
-        }
-        size
-    }
-
-    fn hold(&mut self, inner: &Node) {
-        let inner = Size::of(inner);
-        self.nodes += inner.nodes;
-        self.text += inner.text;
-        self.depth = self.depth.max(inner.depth);
-    }
+/// The tag in full.
+fn name(tag: Option<Cow<'_, Tag>>) -> Option<String> {
+    tag.map(|tag| format!("{}{}", tag.handle, tag.suffix))
 }
 
 /// A list or map that is not closed yet.
 #[derive(Debug)]
 struct Open {
-    place: Place,
+    place: Marker,
     anchor: usize,
     content: Content,
 }
@@ -114,113 +50,87 @@ enum Content {
     Map(Entries),
 }
 
-/// A map that is being read.
-#[derive(Debug, Default)]
-struct Entries {
-    own: Vec<(Node, Node)>,
-    merged: Vec<Node>,
-    key: Option<Key>,
-}
-
-#[derive(Debug)]
-enum Key {
-    Own(Node),
-    /// `<<`
-    Merge,
-}
-
 #[derive(Debug, Default)]
 struct Builder {
     root: Option<Node>,
+    /// From the outermost to the innermost.
     open: Vec<Open>,
+    /// What aliases stand for. The parser numbers anchors from 1; 0 is none.
     anchors: HashMap<usize, (Node, Size)>,
-    used: Size,
+    /// All values so far, with those that are kept for aliases.
+    size: Size,
     duplicates: Vec<(String, usize)>,
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), Error> {
+    fn take(&mut self, event: Event<'_>, place: Marker) -> Result<(), Error> {
+        let fault = |reason: &str| node(place, Value::Null).fault(reason);
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) if self.root.is_some() => {
-                Err(fault(place, "a second document begins here; one is wanted"))
+                Err(fault("a second document begins here; one is wanted"))
             }
             Event::DocumentStart(_) => Ok(()),
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                if plain && tag.is_none() && text == "<<" && self.await_key(Key::Merge) {
+                if plain && tag.is_none() && text == "<<" && self.merge_next() {
                     return Ok(());
                 }
                 let value = resolve::scalar(&text, plain, name(tag).as_deref())
-                    .map_err(|reason| fault(place, reason))?;
-                let node = place.node(value);
-                self.charge(Size::of(&node), place)?;
-                self.complete(node, anchor)
+                    .map_err(|reason| fault(&reason))?;
+                let scalar = node(place, value);
+                self.charge(Size::of(&scalar), place)?;
+                self.complete(scalar, anchor)
             }
             Event::Alias(anchor) => {
-                let Some((node, size)) = self.anchors.get(&anchor) else {
-                    return Err(fault(place, "an alias inside of what it stands for"));
+                let Some((original, size)) = self.anchors.get(&anchor) else {
+                    return Err(fault("an alias inside of what it stands for"));
                 };
-                let (node, size) = (node.clone(), *size);
+                let (copy, size) = (original.clone(), *size);
                 self.charge(size, place)?;
-                self.complete(node, 0)
+                self.complete(copy, 0)
             }
             Event::SequenceStart(anchor, tag) => {
-                let content = Content::List(Vec::new());
-                self.begin("seq", name(tag).as_deref(), content, anchor, place)
+                resolve::collection("seq", name(tag).as_deref())
+                    .map_err(|reason| fault(&reason))?;
+                self.begin(Content::List(Vec::new()), anchor, place)
             }
             Event::MappingStart(anchor, tag) => {
-                let content = Content::Map(Entries::default());
-                self.begin("map", name(tag).as_deref(), content, anchor, place)
+                resolve::collection("map", name(tag).as_deref())
+                    .map_err(|reason| fault(&reason))?;
+                self.begin(Content::Map(Entries::default()), anchor, place)
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
         }
     }
 
-    /// Notes the key of the innermost map, if that is what is expected there.
-    fn await_key(&mut self, key: Key) -> bool {
-        match self.open.last_mut() {
-            Some(Open {
-                content: Content::Map(entries),
-                ..
-            }) if entries.key.is_none() => {
-                entries.key = Some(key);
+    /// A plain `<<` is no text where a key stands. False: it stands elsewhere.
+    fn merge_next(&mut self) -> bool {
+        match self.open.last_mut().map(|open| &mut open.content) {
+            Some(Content::Map(entries)) if entries.wants_key() => {
+                entries.merge_next();
                 true
             }
             _ => false,
         }
     }
 
-    /// Makes room for a value, before it is copied or opened.
-    fn charge(&mut self, size: Size, place: Place) -> Result<(), Error> {
-        self.used.nodes += size.nodes;
-        self.used.text += size.text;
-        if self.used.nodes > MAX_NODES || self.used.text > MAX_TEXT {
-            let reason = format!("more than {MAX_NODES} values or {MAX_TEXT} bytes of text");
-            return Err(fault(place, format!("{reason}, aliases replaced")));
+    /// Makes room for a value inside of what is open.
+    fn charge(&mut self, size: Size, place: Marker) -> Result<(), Error> {
+        let fault = |reason: &str| node(place, Value::Null).fault(reason);
+        self.size.add(size);
+        if !self.size.is_allowed() {
+            return Err(fault("too many values or too much text, aliases replaced"));
         }
         if self.open.len() + size.depth > MAX_DEPTH {
             let reason = format!("lists and maps are nested more than {MAX_DEPTH} deep");
-            return Err(fault(place, reason));
+            return Err(fault(&reason));
         }
         Ok(())
     }
 
-    fn begin(
-        &mut self,
-        kind: &str,
-        tag: Option<&str>,
-        content: Content,
-        anchor: usize,
-        place: Place,
-    ) -> Result<(), Error> {
-        resolve::collection(kind, tag).map_err(|reason| fault(place, reason))?;
-        let size = Size {
-            nodes: 1,
-            text: 0,
-            depth: 1,
-        };
-        self.charge(size, place)?;
+    fn begin(&mut self, content: Content, anchor: usize, place: Marker) -> Result<(), Error> {
+        self.charge(Size::COLLECTION, place)?;
         self.open.push(Open {
             place,
             anchor,
@@ -235,105 +145,31 @@ impl Builder {
         };
         let value = match open.content {
             Content::List(items) => Value::List(items),
-            Content::Map(entries) => Value::Map(self.settle(entries)?),
+            Content::Map(entries) => Value::Map(entries.finish(&mut self.duplicates)?),
         };
-        self.complete(open.place.node(value), open.anchor)
+        self.complete(node(open.place, value), open.anchor)
     }
 
-    /// A value is there: it becomes a key, an entry, an item or the root.
+    /// A value is there: it becomes an item, a key, a key's value or the root.
     fn complete(&mut self, node: Node, anchor: usize) -> Result<(), Error> {
         if anchor > 0 {
             let size = Size::of(&node);
-            let place = place_of(&node);
-            // The copy is kept until the end, so it counts as well; its depth
-            // was counted when it was opened.
-            self.charge(Size { depth: 0, ..size }, place)?;
+            // Kept until the end, so it counts once more.
+            self.size.add(size);
             self.anchors.insert(anchor, (node.clone(), size));
         }
-        let Some(open) = self.open.last_mut() else {
-            self.root = Some(node);
-            return Ok(());
-        };
-        match &mut open.content {
-            Content::List(items) => items.push(node),
-            Content::Map(entries) => match entries.key.take() {
-                Some(Key::Own(key)) => entries.own.push((key, node)),
-                Some(Key::Merge) => entries.merged.push(node),
-                None if node.key_text().is_none() => {
-                    let reason = "a list or map cannot be a key";
-                    return Err(fault(place_of(&node), reason));
-                }
-                None => entries.key = Some(Key::Own(node)),
-            },
+        match self.open.last_mut().map(|open| &mut open.content) {
+            None => self.root = Some(node),
+            Some(Content::List(items)) => items.push(node),
+            Some(Content::Map(entries)) => entries.push(node)?,
         }
         Ok(())
-    }
-
-    /// Merges what is to be merged and lets the last of equal keys win. As in
-    /// Python the merged entries come first, and of several the first wins.
-    fn settle(&mut self, entries: Entries) -> Result<Vec<(Node, Node)>, Error> {
-        let mut map = UniqueKeys::default();
-        for node in entries.merged {
-            let place = place_of(&node);
-            let sources = match node.value {
-                Value::List(items) => items,
-                _ => vec![node],
-            };
-            for source in sources.into_iter().rev() {
-                let Value::Map(inherited) = source.value else {
-                    let reason = "`<<` merges a map or a list of maps only";
-                    return Err(fault(place, reason));
-                };
-                for (key, value) in inherited {
-                    map.put(key, value);
-                }
-            }
-        }
-        let mut seen = HashSet::new();
-        for (key, value) in entries.own {
-            let name = key.key_text().unwrap_or_default();
-            if !seen.insert(name.clone()) {
-                self.duplicates.push((name, key.line));
-            }
-            map.put(key, value);
-        }
-        Ok(map.entries)
-    }
-}
-
-fn place_of(node: &Node) -> Place {
-    Place {
-        line: node.line,
-        column: node.column,
-    }
-}
-
-/// The tag in full.
-fn name(tag: Option<Cow<'_, Tag>>) -> Option<String> {
-    tag.map(|tag| format!("{}{}", tag.handle, tag.suffix))
-}
-
-#[derive(Debug, Default)]
-struct UniqueKeys {
-    entries: Vec<(Node, Node)>,
-    index: HashMap<String, usize>,
-}
-
-impl UniqueKeys {
-    fn put(&mut self, key: Node, value: Node) {
-        let name = key.key_text().unwrap_or_default();
-        let end = self.entries.len();
-        let at = *self.index.entry(name).or_insert(end);
-        match self.entries.get_mut(at) {
-            Some(entry) => *entry = (key, value),
-            None => self.entries.push((key, value)),
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{parse, parse_bytes};
+    use super::super::{MAX_BYTES, parse, parse_bytes};
     use super::*;
 
     fn json(text: &str) -> String {
@@ -500,7 +336,12 @@ mod tests {
             error(&huge),
             "line 1, column 1: the text is larger than 1048576 bytes"
         );
-        assert!(parse_bytes(huge.as_bytes()).is_err());
+        // However it is cut.
+        let cut = "é".repeat(MAX_BYTES).into_bytes();
+        assert_eq!(
+            parse_bytes(&cut[..=MAX_BYTES]).unwrap_err().to_string(),
+            "line 1, column 1: the text is larger than 1048576 bytes"
+        );
         let mut bomb = "- &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for at in 0..20 {
             let ten = format!("*a{at}, ").repeat(10);

@@ -44,11 +44,9 @@ impl Node {
     /// The text of a scalar, as far as JSON has one for it.
     fn json_scalar(&self) -> Result<String, Error> {
         match self.value {
-            Value::Float(number) if !number.is_finite() => Err(Error {
-                line: self.line,
-                column: self.column,
-                reason: "JSON has no number for this".to_owned(),
-            }),
+            Value::Float(number) if !number.is_finite() => {
+                Err(self.fault("JSON has no number for this"))
+            }
             _ => Ok(self.key_text().unwrap_or_default()),
         }
     }

@@ -1,0 +1,77 @@
+//! Ending processes: TERM, a grace in which they are still read, KILL.
+
+use super::{Agent, Event};
+use crate::child::tree::Tree;
+use crate::child::{Child, OutputFile};
+use crate::{error, info};
+use std::time::{Duration, Instant};
+
+/// Between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long a process may take to die of KILL: one that hangs in the kernel may
+/// never do.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at the processes.
+const TICK: Duration = Duration::from_millis(50);
+
+impl Agent {
+    /// Ends a tree of processes. The command's output is read meanwhile, so
+    /// that nobody hangs in a full pipe and no last word is lost.
+    pub(super) fn end(&mut self, tree: &Tree, mut reading: Option<(&mut Child, &mut OutputFile)>) {
+        let begun = Instant::now();
+        tree.signal(false);
+        while !tree.alive().is_empty() {
+            let elapsed = begun.elapsed();
+            if elapsed >= GRACE + PATIENCE {
+                let left: Vec<_> = tree.alive().iter().map(|p| p.pid.to_string()).collect();
+                error!(
+                    "cannot end process {}: KILL does nothing; going on",
+                    left.join(", ")
+                );
+                break;
+            }
+            if elapsed >= GRACE || self.abandoned {
+                // Again and again: between the look and the signal, a process
+                // may have made another one.
+                tree.signal(true);
+            }
+            if self.abandoned && elapsed >= PATIENCE {
+                break;
+            }
+            self.tick(&mut reading);
+        }
+        // What the processes wrote before they ended.
+        if let Some((child, output)) = reading {
+            while self.read(child, output) {}
+            child.pipe = None;
+        }
+    }
+
+    /// Lets a moment pass, in which output is read and everything else noted.
+    fn tick(&mut self, reading: &mut Option<(&mut Child, &mut OutputFile)>) {
+        let until = Instant::now() + TICK;
+        loop {
+            let pipe = reading.as_ref().and_then(|(child, _)| child.pipe.as_ref());
+            match self.next(pipe, Some(until)) {
+                Event::Output => {
+                    if let Some((child, output)) = reading {
+                        self.read(child, output);
+                    }
+                }
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+                // The shell is gone: perhaps all of it is.
+                Event::Ended(_) | Event::Deadline => return,
+            }
+        }
+    }
+
+    /// Ends what the phases of a job left running.
+    pub(super) fn end_leftovers(&mut self, tree: &Tree) {
+        let left = tree.alive().len();
+        if left > 0 {
+            info!("the job left {left} processes running; they are ended");
+            self.end(tree, None);
+        }
+    }
+}

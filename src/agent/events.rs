@@ -1,0 +1,133 @@
+//! The one place where the agent waits.
+//!
+//! Descriptors, signals, ended children, the uplink's news and the nearest
+//! deadline become one [`Event`] at a time. Nothing is decided here.
+
+use crate::sys::{self, Exit, Pipe, Signal, Signals};
+use crate::uplink;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+/// What happened first.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A signal came.
+    Signal(Signal),
+    /// The uplink has news.
+    Uplink(uplink::Event),
+    /// The awaited process ended.
+    Ended(Exit),
+    /// The pipe can be read, or is at its end.
+    Output,
+    /// The deadline has come.
+    Deadline,
+}
+
+/// Everything that can happen to the agent.
+#[derive(Debug)]
+pub(super) struct Events {
+    signals: Signals,
+    wake: Pipe,
+    inbox: Receiver<uplink::Event>,
+    awaited: Option<i32>,
+    /// Pipes that something which a phase left behind still writes to: read, so
+    /// that it is neither stopped nor killed by a full or broken pipe.
+    leftovers: Vec<Pipe>,
+}
+
+impl Events {
+    pub(super) fn new(signals: Signals, wake: Pipe, inbox: Receiver<uplink::Event>) -> Events {
+        Events {
+            signals,
+            wake,
+            inbox,
+            awaited: None,
+            leftovers: Vec::new(),
+        }
+    }
+
+    /// The process whose end is an event; all others are only reaped.
+    pub(super) fn await_process(&mut self, pid: i32) {
+        self.awaited = Some(pid);
+    }
+
+    /// Goes on reading a pipe whose command is over.
+    pub(super) fn keep(&mut self, pipe: Pipe) {
+        self.leftovers.push(pipe);
+    }
+
+    /// Closes the pipes of [`Events::keep`].
+    pub(super) fn drop_leftovers(&mut self) {
+        self.leftovers.clear();
+    }
+
+    /// Waits for whatever comes first. What is urgent goes before output, so
+    /// that no flood of that postpones a deadline.
+    ///
+    /// # Errors
+    /// When poll(2) fails.
+    pub(super) fn next(
+        &mut self,
+        pipe: Option<&Pipe>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Event> {
+        loop {
+            while let Some(signal) = self.signals.take() {
+                if signal != Signal::Child {
+                    return Ok(Event::Signal(signal));
+                }
+            }
+            // Without waiting for SIGCHLD: a blocked or lost one costs nothing.
+            while let Some((pid, exit)) = sys::reap() {
+                if self.awaited == Some(pid) {
+                    self.awaited = None;
+                    return Ok(Event::Ended(exit));
+                }
+            }
+            if let Ok(event) = self.inbox.try_recv() {
+                return Ok(Event::Uplink(event));
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(Event::Deadline);
+            }
+            let timeout = deadline.map(|deadline| deadline - now);
+            if self.poll(pipe, timeout)? {
+                return Ok(Event::Output);
+            }
+        }
+    }
+
+    /// Waits; true when the pipe is ready.
+    fn poll(
+        &mut self,
+        pipe: Option<&Pipe>,
+        timeout: Option<std::time::Duration>,
+    ) -> io::Result<bool> {
+        let mut descriptors = vec![
+            pipe.map(AsFd::as_fd),
+            Some(self.wake.as_fd()),
+            Some(self.signals.pipe().as_fd()),
+        ];
+        descriptors.extend(self.leftovers.iter().map(|pipe| Some(pipe.as_fd())));
+        let ready = sys::poll(&descriptors, timeout)?;
+        let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
+        if is_ready(1) {
+            self.wake.drain();
+        }
+        let mut at = 2;
+        self.leftovers.retain_mut(|pipe| {
+            at += 1;
+            !is_ready(at) || !is_over(pipe)
+        });
+        Ok(is_ready(0))
+    }
+}
+
+/// Reads a piece and forgets it; true at the end.
+fn is_over(pipe: &mut Pipe) -> bool {
+    let mut buffer = [0; 16 << 10];
+    matches!(pipe.read(&mut buffer), Ok(Some(0)) | Err(_))
+}

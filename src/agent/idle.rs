@@ -1,0 +1,296 @@
+//! Between jobs: who the agent is, what the server wants of it, the next job.
+
+use super::{Agent, End, Event, Mode};
+use crate::json::Object;
+use crate::uplink::{self, AgentData, Answer, Ask, Failure};
+use crate::{debug, info, sys, warning};
+use std::time::{Duration, Instant};
+
+/// The server forgets agents, queues and images after seven days.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3_600);
+/// A server that cannot be reached is tried again after this at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(180);
+
+/// What the idle agent remembers.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    announced: Option<Instant>,
+    out_of_service: bool,
+    /// Cycles in a row that failed.
+    failures: u32,
+    /// The last refusal that was said.
+    refusal: Option<String>,
+}
+
+/// Why a cycle came to no job.
+enum Setback {
+    /// The server failed, or refuses.
+    Failed(Failure),
+    /// The agent was told to stop.
+    Stopping,
+}
+
+impl From<Failure> for Setback {
+    fn from(failure: Failure) -> Setback {
+        Setback::Failed(failure)
+    }
+}
+
+/// What a cycle came to.
+enum Cycle {
+    Job(String),
+    Nothing,
+    Over(End),
+}
+
+impl Agent {
+    /// The agent's life, one cycle after the other.
+    pub fn live(&mut self) -> End {
+        loop {
+            if self.stopping.is_some() {
+                info!("stopped");
+                return End::Stopped;
+            }
+            match self.cycle() {
+                Ok(Cycle::Over(end)) => return end,
+                Ok(Cycle::Job(document)) => {
+                    self.idle.failures = 0;
+                    let was_run = self.work(document);
+                    if self.mode == Mode::Once && was_run {
+                        return End::JobOver;
+                    }
+                }
+                Ok(Cycle::Nothing) => {
+                    self.idle.failures = 0;
+                    self.rest(jittered(self.config.polling_interval));
+                }
+                Err(Setback::Stopping) => {}
+                Err(Setback::Failed(failure)) => {
+                    if self.restart_wanted {
+                        // Whoever put it offline is not overruled: the state
+                        // stays what it is, and the next start reads it.
+                        info!("restarting, although the server cannot be told");
+                        return End::Restart;
+                    }
+                    self.idle.failures = self.idle.failures.saturating_add(1);
+                    let pause = self.pause_after(&failure);
+                    self.rest(pause);
+                }
+            }
+        }
+    }
+
+    /// Two requests when nothing changes: what am I to do, and what is there to
+    /// do. The second goes over a connection that has just worked, because the
+    /// server gives a job only once.
+    fn cycle(&mut self) -> Result<Cycle, Setback> {
+        let data = self.agent_data()?;
+        if self.offline.is_some() && data.is_out_of_service() {
+            self.offline = None;
+        }
+        // At the start, `restart` is what the last life was told.
+        let first = self.idle.announced.is_none();
+        let out_of_service = data.is_out_of_service() || self.offline.is_some();
+        self.say_service(out_of_service, &data);
+        if (data.is_to_restart() && !first) || self.restart_wanted {
+            if out_of_service {
+                debug!("the restart waits until the agent is back in service");
+            } else {
+                self.post_restart(&data);
+                return Ok(Cycle::Over(End::Restart));
+            }
+        }
+        self.post_state(&data)?;
+        self.announce()?;
+        if out_of_service {
+            return Ok(Cycle::Nothing);
+        }
+        let queues = self.config.job_queues.clone();
+        match self.ask(Ask::Job(queues))? {
+            Answer::Job(Some(document)) => Ok(Cycle::Job(document)),
+            _ => Ok(Cycle::Nothing),
+        }
+    }
+
+    fn agent_data(&mut self) -> Result<AgentData, Setback> {
+        match self.ask(Ask::AgentData)? {
+            Answer::AgentData(data) => Ok(data),
+            _ => Ok(AgentData::default()),
+        }
+    }
+
+    /// Says once that the agent takes no jobs, and once that it does again.
+    fn say_service(&mut self, out_of_service: bool, data: &AgentData) {
+        if out_of_service == self.idle.out_of_service {
+            return;
+        }
+        self.idle.out_of_service = out_of_service;
+        if out_of_service {
+            let state = data.state.as_deref().unwrap_or("offline");
+            let comment = self.offline.as_deref().unwrap_or(&data.comment);
+            info!("this agent is {state} and takes no jobs: {comment}");
+        } else {
+            info!("this agent is back in service");
+        }
+    }
+
+    /// Makes the server's picture of the agent right: it waits, or it is out of
+    /// service, and no job runs.
+    fn post_state(&mut self, data: &AgentData) -> Result<(), Setback> {
+        let mut body = Object::new();
+        let mut differs = false;
+        if let Some(comment) = &self.offline {
+            body.string("state", "offline");
+            body.string("comment", comment);
+            differs = true;
+        } else if !data.is_out_of_service() && data.state.as_deref() != Some("waiting") {
+            body.string("state", "waiting");
+            body.string("comment", "");
+            differs = true;
+        }
+        if !data.job_id.is_empty() {
+            body.string("job_id", "");
+            differs = true;
+        }
+        if self.announce_due() {
+            body.strings("queues", &self.config.job_queues);
+            for (name, value) in [
+                ("location", &self.config.location),
+                ("provision_type", &self.config.provision_type),
+                ("identifier", &self.config.identifier),
+            ] {
+                if !value.is_empty() {
+                    body.string(name, value);
+                }
+            }
+            differs = true;
+        }
+        if differs {
+            self.post(Ask::PostAgent(body), "post this agent's data")?;
+        }
+        // From here on the server says it.
+        self.offline = None;
+        Ok(())
+    }
+
+    /// The supervisor starts the agent again when it has ended with 1. A server
+    /// that does not take the state is no reason to stay.
+    fn post_restart(&mut self, data: &AgentData) {
+        info!("restarting");
+        if !data.is_to_restart() {
+            let mut body = Object::new();
+            body.string("state", "restart");
+            body.string("comment", "");
+            // Its failure is said by the uplink.
+            let _ = self.post(Ask::PostAgent(body), "post this agent's state");
+        }
+    }
+
+    fn announce_due(&self) -> bool {
+        self.idle
+            .announced
+            .is_none_or(|at| at.elapsed() >= ANNOUNCE_INTERVAL)
+    }
+
+    /// Advertises queues and images, now and then.
+    fn announce(&mut self) -> Result<(), Setback> {
+        if !self.announce_due() {
+            return Ok(());
+        }
+        if !self.config.advertised_queues.is_empty() {
+            let mut queues = Object::new();
+            for (queue, description) in &self.config.advertised_queues {
+                queues.string(queue, description);
+            }
+            let ask = Ask::Advertise("queues", queues.finish());
+            self.post(ask, "advertise the queues")?;
+        }
+        if !self.config.advertised_images.is_empty() {
+            let mut all = Object::new();
+            for (queue, images) in &self.config.advertised_images {
+                let mut of_queue = Object::new();
+                for (image, provision_data) in images {
+                    of_queue.string(image, provision_data);
+                }
+                all.object(queue, of_queue);
+            }
+            let ask = Ask::Advertise("images", all.finish());
+            self.post(ask, "advertise the images")?;
+        }
+        self.idle.announced = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Posts something. What the server refuses is said, and not tried again
+    /// before its time: jobs are more important.
+    fn post(&mut self, ask: Ask, action: &str) -> Result<(), Setback> {
+        match self.ask(ask) {
+            Err(Setback::Failed(Failure::Refused { cause, .. })) => {
+                warning!("cannot {action}: {cause}; going on without");
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Asks the server and waits for the answer. Told to stop, the agent waits
+    /// no longer, but for a job: that may be on its way, and nobody else would
+    /// get it.
+    fn ask(&mut self, ask: Ask) -> Result<Answer, Setback> {
+        let must_have = matches!(ask, Ask::Job(_));
+        self.uplink.ask(ask);
+        loop {
+            match self.next(None, None) {
+                Event::Uplink(uplink::Event::Answered(answer)) => return Ok(answer?),
+                Event::Uplink(other) => self.note(&other),
+                Event::Signal(signal) => self.signal(signal),
+                _ => {}
+            }
+            if self.abandoned || (self.stopping.is_some() && !must_have) {
+                return Err(Setback::Stopping);
+            }
+        }
+    }
+
+    /// How long to wait after a failure. A refusal is said here, once; the
+    /// uplink says everything else.
+    fn pause_after(&mut self, failure: &Failure) -> Duration {
+        let asked = match failure {
+            Failure::Refused { cause, .. } => {
+                if self.idle.refusal.as_ref() != Some(cause) {
+                    warning!("cannot ask for a job: {cause}; trying again");
+                    self.idle.refusal = Some(cause.clone());
+                }
+                None
+            }
+            Failure::Transient { retry_after, .. } => *retry_after,
+        };
+        let pause = uplink::pause(self.idle.failures, LONGEST_PAUSE);
+        asked.unwrap_or_default().max(pause)
+    }
+
+    /// Does nothing for a while, or until there is a reason not to.
+    fn rest(&mut self, time: Duration) {
+        let until = Instant::now().checked_add(time);
+        while self.stopping.is_none() {
+            match self.next(None, until) {
+                Event::Deadline => return,
+                Event::Signal(signal) => {
+                    let before = self.restart_wanted;
+                    self.signal(signal);
+                    if self.restart_wanted && !before {
+                        return;
+                    }
+                }
+                Event::Uplink(event) => self.note(&event),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Up to a tenth more or less, so that a lab's agents do not ask in step.
+fn jittered(interval: Duration) -> Duration {
+    let share = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_535.0;
+    interval.mul_f64(0.9 + share / 5.0)
+}

@@ -1,0 +1,239 @@
+//! One phase: its command from the start to the exit status.
+
+use super::work::{NOT_RUN, Running};
+use super::{Agent, Event, LAST_CLEANUP, Mode};
+use crate::child::{Child, OutputFile, Stop, Watch};
+use crate::job::{AgentLimits, Entry, Phase, limits};
+use crate::{error, info, warning};
+use std::time::{Duration, Instant};
+
+/// What a phase reports that the watchdog ended, whatever its command made of
+/// the TERM.
+const KILLED: i64 = 247;
+/// After the shell has ended, what it left behind may write for this long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What is read at once: a whole pipe.
+const PIPE_SIZE: usize = 64 << 10;
+
+impl Agent {
+    /// Runs the command of a phase, if it has one, and returns its exit status.
+    pub(super) fn run_phase(&mut self, running: &mut Running, phase: Phase) -> Option<i64> {
+        let command = self.config.command(phase)?.to_owned();
+        if self.abandoned {
+            return None;
+        }
+        info!("phase {phase} of job {} begins", running.job.id);
+        let status = match self.open_output(running, phase) {
+            Some(mut output) => {
+                let status = self.run_command(running, phase, &command, &mut output);
+                self.close_output(&mut output, running, phase);
+                status
+            }
+            None => NOT_RUN,
+        };
+        self.ended(running, phase, status);
+        Some(status)
+    }
+
+    /// A job that is not run shows as a setup that could not be run.
+    pub(super) fn refuse(&mut self, running: &mut Running, reason: &str) {
+        warning!("job {} is not run: {reason}", running.job.id);
+        if let Some(mut output) = self.open_output(running, Phase::Setup) {
+            output.say(&format!("ERROR: This job is not run: {reason}.\n"));
+            self.close_output(&mut output, running, Phase::Setup);
+        }
+        self.ended(running, Phase::Setup, NOT_RUN);
+    }
+
+    /// Begins a phase: its record, its log, the original's banner.
+    fn open_output(&mut self, running: &Running, phase: Phase) -> Option<OutputFile> {
+        self.record(running, &Entry::Started(phase));
+        let log = running.record.log(phase);
+        let copy = running
+            .workspace
+            .as_ref()
+            .map(|workspace| workspace.log(phase));
+        let mut output = match OutputFile::create(&log, copy.as_deref()) {
+            Ok(output) => output,
+            Err(error) => {
+                error!(
+                    "cannot make {}: {error}; phase {phase} is not run",
+                    log.display()
+                );
+                return None;
+            }
+        };
+        let title = format!(
+            "* Starting testflinger {phase} phase on {} *",
+            self.config.agent_id
+        );
+        let rule = "*".repeat(title.chars().count());
+        output.say(&format!("{rule}\n{title}\n{rule}\n"));
+        self.uplink.output(output.length());
+        Some(output)
+    }
+
+    fn close_output(&self, output: &mut OutputFile, running: &Running, phase: Phase) {
+        output.finish();
+        self.uplink.output(output.length());
+        if output.lost() > 0 {
+            warning!(
+                "the last {} bytes of the output of phase {phase} of job {} are lost: {} could \
+                 not be written to",
+                output.lost(),
+                running.job.id,
+                running.record.directory().display()
+            );
+        }
+    }
+
+    fn run_command(
+        &mut self,
+        running: &Running,
+        phase: Phase,
+        command: &str,
+        output: &mut OutputFile,
+    ) -> i64 {
+        let directory = match &running.workspace {
+            Some(workspace) => workspace.directory(),
+            None => &self.config.execution_basedir,
+        };
+        match Child::start(command, directory, &self.environment) {
+            Ok(mut child) => {
+                self.events.await_process(child.pid);
+                let agent = AgentLimits {
+                    global: self.config.global_timeout,
+                    output: self.config.output_timeout,
+                };
+                let limits = limits(&running.job, agent, phase);
+                let watch = Watch::new(limits, Instant::now());
+                let status = self.supervise(&mut child, phase, watch, output);
+                if let Some(pipe) = child.pipe {
+                    self.events.keep(pipe);
+                }
+                status
+            }
+            Err(error) => {
+                let job = &running.job.id;
+                error!("cannot start the command of phase {phase} of job {job}: {error}");
+                output.say(&format!(
+                    "ERROR: The command could not be started: {error}.\n"
+                ));
+                NOT_RUN
+            }
+        }
+    }
+
+    /// The watchdog: reads the command's output until it ends, or has to be
+    /// ended.
+    fn supervise(
+        &mut self,
+        child: &mut Child,
+        phase: Phase,
+        mut watch: Watch,
+        output: &mut OutputFile,
+    ) -> i64 {
+        loop {
+            if let Some(stop) = self.stop_reason(phase) {
+                return self.stop_command(child, stop, output);
+            }
+            let last_moment = self.last_moment(phase);
+            let deadline = watch.deadline().into_iter().chain(last_moment).min();
+            match self.next(child.pipe.as_ref(), deadline) {
+                Event::Output => {
+                    if self.read(child, output) {
+                        watch.output(Instant::now());
+                    }
+                }
+                Event::Ended(exit) => {
+                    self.read_last_words(child, output);
+                    return exit.status();
+                }
+                Event::Deadline => {
+                    if let Some(stop) = watch.due(Instant::now()) {
+                        return self.stop_command(child, stop, output);
+                    }
+                }
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+            }
+        }
+    }
+
+    /// Why the command has to be stopped, if not for its limits. Provision is
+    /// not interrupted by a cancellation, and cleanup by nothing in its time.
+    fn stop_reason(&self, phase: Phase) -> Option<Stop> {
+        if self.abandoned {
+            return Some(Stop::Interrupted);
+        }
+        if phase == Phase::Cleanup {
+            let over = self
+                .last_moment(phase)
+                .is_some_and(|moment| moment <= Instant::now());
+            return over.then_some(Stop::Interrupted);
+        }
+        match self.stopping {
+            Some(_) if self.mode == Mode::Once => Some(Stop::Cancelled),
+            Some(_) => Some(Stop::Interrupted),
+            None if self.cancelled && phase != Phase::Provision => Some(Stop::Cancelled),
+            None => None,
+        }
+    }
+
+    /// When the cleanup of an agent that is to stop has to be over.
+    fn last_moment(&self, phase: Phase) -> Option<Instant> {
+        let since = self.stopping.filter(|_| phase == Phase::Cleanup)?;
+        Some(since + LAST_CLEANUP)
+    }
+
+    /// Reads what is there now, up to a pipe full; false when it was nothing.
+    pub(super) fn read(&self, child: &mut Child, output: &mut OutputFile) -> bool {
+        let Some(pipe) = &mut child.pipe else {
+            return false;
+        };
+        let mut buffer = [0; PIPE_SIZE];
+        match pipe.read(&mut buffer) {
+            Ok(None) => false,
+            Ok(Some(length @ 1..)) => {
+                output.bytes(buffer.get(..length).unwrap_or_default());
+                self.uplink.output(output.length());
+                true
+            }
+            // The end; the command may well run on without its output.
+            Ok(Some(_)) | Err(_) => {
+                child.pipe = None;
+                false
+            }
+        }
+    }
+
+    /// The shell has ended, and with it the phase: what is in the pipe is read,
+    /// and what else comes within a moment.
+    fn read_last_words(&mut self, child: &mut Child, output: &mut OutputFile) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while child.pipe.is_some() && !self.abandoned {
+            match self.next(child.pipe.as_ref(), Some(deadline)) {
+                Event::Output => {
+                    self.read(child, output);
+                }
+                Event::Deadline => return,
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+                Event::Ended(_) => {}
+            }
+        }
+    }
+
+    /// Says why, then ends the command's whole tree.
+    fn stop_command(&mut self, child: &mut Child, stop: Stop, output: &mut OutputFile) -> i64 {
+        info!("{stop}");
+        output.say(&format!("\n{stop}\n"));
+        self.uplink.output(output.length());
+        let tree = child.tree.clone();
+        self.end(&tree, Some((child, output)));
+        match stop {
+            Stop::Interrupted => NOT_RUN,
+            Stop::GlobalTimeout(_) | Stop::OutputTimeout(_) | Stop::Cancelled => KILLED,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Before the first request: directories, the lock, the log, the threads.
+
+use super::events::Events;
+use super::{Agent, Mode, Setup, environment, idle};
+use crate::config::Config;
+use crate::job::Records;
+use crate::log::{self, Level};
+use crate::sys::{self, Signals, Wake, files};
+use crate::uplink::{self, Uplink};
+use crate::{debug, info, warning};
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Why an agent cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Another agent of this id runs.
+    Locked(String),
+    /// Something that it needs is missing.
+    Missing(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Locked(message) | StartError::Missing(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Agent {
+    /// Starts an agent: after this, its log is open and nobody else has its id.
+    ///
+    /// # Errors
+    /// When another agent of this id runs, or the system lacks what it needs.
+    pub fn start(setup: Setup) -> Result<Agent, StartError> {
+        let Setup {
+            config,
+            token_file,
+            mode,
+            lock_basedir,
+        } = setup;
+        let basedirs = [
+            &lock_basedir,
+            &config.results_basedir,
+            &config.execution_basedir,
+            &config.logging_basedir,
+        ];
+        for directory in basedirs {
+            files::private_directory(directory).map_err(StartError::Missing)?;
+        }
+        let lock = lock(&lock_basedir, &config.agent_id)?;
+        open_log(&config)?;
+        for notice in &config.warnings {
+            log::write(notice.level, "config", format_args!("{}", notice.text));
+        }
+        let missing = |what: &str, error: std::io::Error| {
+            StartError::Missing(format!("cannot {what}: {error}"))
+        };
+        let signals = Signals::catch().map_err(|error| missing("catch signals", error))?;
+        if let Err(error) = sys::become_subreaper() {
+            warning!(
+                "this kernel keeps no track of orphans ({error}): daemons that a job starts may \
+                 outlive it"
+            );
+        }
+        let (pipe, wake) = Wake::new().map_err(|error| missing("make a pipe", error))?;
+        let settings = uplink::Settings {
+            server: config.server.clone(),
+            agent_id: config.agent_id.clone(),
+            token_file: token_file.clone(),
+        };
+        let (uplink, inbox) = Uplink::start(settings, wake).map_err(StartError::Missing)?;
+        info!(
+            "testflinger-agent {} is {} at {}, for the queues {}",
+            env!("CARGO_PKG_VERSION"),
+            config.agent_id,
+            config.server,
+            config.job_queues.join(", ")
+        );
+        let environment = environment::of_commands(&config, &token_file);
+        let agent = Agent {
+            events: Events::new(signals, pipe, inbox),
+            environment,
+            uplink,
+            config,
+            mode,
+            stopping: None,
+            abandoned: false,
+            restart_wanted: false,
+            cancelled: false,
+            offline: None,
+            idle: idle::Idle::default(),
+            _lock: lock,
+        };
+        if mode == Mode::Daemon {
+            agent.look_at_records();
+        }
+        Ok(agent)
+    }
+
+    /// What earlier lives left behind.
+    fn look_at_records(&self) {
+        let basedir = &self.config.results_basedir;
+        if files::is_in_memory(basedir) {
+            warning!(
+                "{} is in memory: what is owed to the server would not survive a reboot; set \
+                 results_basedir to a directory on a disk",
+                basedir.display()
+            );
+        }
+        let records = match Records::find(basedir, &self.config.agent_id) {
+            Ok(records) => records,
+            Err(error) => {
+                warning!(
+                    "cannot look for what is owed in {}: {error}",
+                    basedir.display()
+                );
+                return;
+            }
+        };
+        for (record, progress) in records.owed {
+            info!(
+                "job {} is over and not wholly delivered: sending the rest",
+                progress.job_id
+            );
+            self.uplink.owe(record, progress);
+        }
+        if !records.interrupted.is_empty() {
+            warning!(
+                "the agent ended in the middle of a job; what is left of it stays in {}",
+                listed(&records.interrupted)
+            );
+        }
+        if !records.foreign.is_empty() {
+            warning!(
+                "not this agent's, and left alone: {}",
+                listed(&records.foreign)
+            );
+        }
+    }
+}
+
+/// A few paths for a message.
+fn listed(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths
+        .iter()
+        .take(5)
+        .map(|path| path.display().to_string())
+        .collect();
+    match paths.len().saturating_sub(shown.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Takes the lock of an agent's id. It is given back when the file is closed,
+/// also by a crash; its name stays.
+fn lock(basedir: &Path, agent_id: &str) -> Result<File, StartError> {
+    let path = basedir.join(format!(".{}.lock", files::escape_name(agent_id)));
+    let missing = |error: std::io::Error| {
+        StartError::Missing(format!("cannot lock {}: {error}", path.display()))
+    };
+    let mut file = files::open_append(&path).map_err(missing)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            let holder = match holder.trim() {
+                "" => String::new(),
+                pid => format!(" (process {pid:.20})"),
+            };
+            return Err(StartError::Locked(format!(
+                "another agent with the agent_id {agent_id} runs{holder}: it holds {}",
+                path.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(missing(error)),
+    }
+    // For people and for the message above; nobody else reads it.
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    Ok(file)
+}
+
+/// Opens the agent's log file, or one of its own where another agent on this
+/// host has that.
+fn open_log(config: &Config) -> Result<(), StartError> {
+    let basedir = &config.logging_basedir;
+    let console = (!config.logging_quiet).then_some(config.logging_level);
+    let own = format!(
+        "testflinger-agent-{}.log",
+        files::escape_name(&config.agent_id)
+    );
+    for name in ["testflinger-agent.log", &own] {
+        let path = basedir.join(name);
+        let file = files::open_append(&path).map_err(|error| {
+            StartError::Missing(format!("cannot open the log {}: {error}", path.display()))
+        })?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => continue,
+            Err(TryLockError::Error(error)) => debug!("cannot lock {}: {error}", path.display()),
+            Ok(()) => {}
+        }
+        log::open(file, config.logging_level, console);
+        if name == own {
+            let level = Level::Info;
+            let text = format_args!("another agent logs here already; this one's log is {own}");
+            log::write(level, "agent", text);
+        }
+        return Ok(());
+    }
+    Err(StartError::Missing(format!(
+        "cannot log: other programs hold both testflinger-agent.log and {own} in {}",
+        basedir.display()
+    )))
+}

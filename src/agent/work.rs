@@ -1,0 +1,268 @@
+//! The story of a job, from its document to the server's last acknowledgement.
+
+use super::{Agent, Event, LAST_DELIVERY};
+use crate::archive;
+use crate::child::tree::{self, Tree};
+use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
+use crate::{error, info, uplink, warning};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a phase reports that could not be run, or was cut short with its agent.
+pub(super) const NOT_RUN: i64 = 100;
+/// A device that could not be recovered: the agent goes offline.
+const RECOVERY_FAILED: i64 = 46;
+/// Before provision, which cannot be cancelled, the server may take this long to
+/// say whether the job still stands.
+const LAST_CHECK: Duration = Duration::from_secs(2);
+
+/// A job that is being run.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) job: Job,
+    pub(super) record: Arc<Record>,
+    pub(super) workspace: Option<Workspace>,
+    pub(super) statuses: Vec<(Phase, i64)>,
+}
+
+impl Agent {
+    /// Runs a job, cleans up, delivers. False when it was none.
+    pub(super) fn work(&mut self, document: String) -> bool {
+        let job = match Job::parse(document) {
+            Ok(job) => job,
+            Err(reason) => {
+                error!(
+                    "cannot run the job that the server handed over: {reason}; asking for the next one"
+                );
+                return false;
+            }
+        };
+        info!("took job {}", job.id);
+        self.cancelled = false;
+        let bystanders = tree::descendants();
+        let Some(mut running) = self.begin(job) else {
+            return true;
+        };
+        let refusal = self.refusal(&running);
+        if let Some(reason) = refusal {
+            self.refuse(&mut running, &reason);
+        } else {
+            self.run_phases(&mut running);
+        }
+        self.run_phase(&mut running, Phase::Cleanup);
+        self.end_leftovers(&Tree::without(bystanders));
+        self.finish(running);
+        if !self.abandoned {
+            self.deliver();
+        }
+        true
+    }
+
+    /// Makes the record and the workspace.
+    fn begin(&mut self, job: Job) -> Option<Running> {
+        let basedir = &self.config.results_basedir;
+        let record = match Record::create(basedir, &job.id, &self.config.agent_id) {
+            Ok(record) => Arc::new(record),
+            Err(error) => {
+                let comment = format!(
+                    "Set to offline by agent. Cannot keep records in {}: {error}",
+                    basedir.display()
+                );
+                error!(
+                    "cannot make a record of job {} in {}: {error}; it is not run, and the agent \
+                     goes offline",
+                    job.id,
+                    basedir.display()
+                );
+                self.offline = Some(comment);
+                return None;
+            }
+        };
+        let mut progress = Progress::default();
+        progress.apply(&Entry::Taken {
+            job_id: job.id.clone(),
+            agent_id: self.config.agent_id.clone(),
+        });
+        self.uplink.job(Arc::clone(&record), progress);
+        let workspace = Workspace::create(&self.config.execution_basedir, &job);
+        let mut job = job;
+        if let Err(error) = &workspace {
+            let basedir = self.config.execution_basedir.display();
+            let reason = format!("the agent cannot make a workspace in {basedir}: {error}");
+            error!("job {}: {reason}", job.id);
+            job.refusal = Some(reason);
+        }
+        Some(Running {
+            job,
+            record,
+            workspace: workspace.ok(),
+            statuses: Vec::new(),
+        })
+    }
+
+    fn refusal(&self, running: &Running) -> Option<String> {
+        let can_allocate = self.config.command(Phase::Allocate).is_some();
+        running.job.refused(can_allocate).map(str::to_owned)
+    }
+
+    /// All phases but cleanup, until one of them ends the job.
+    fn run_phases(&mut self, running: &mut Running) {
+        for phase in PHASES {
+            if phase == Phase::Cleanup || !running.job.wants(phase) {
+                continue;
+            }
+            if phase == Phase::Provision && self.config.command(phase).is_some() {
+                self.check_cancellation();
+            }
+            if self.cancelled {
+                return;
+            }
+            if self.stopping.is_some() {
+                if running.statuses.is_empty() {
+                    // Taken, and never begun: somebody has to be told.
+                    self.refuse(running, "the agent was told to stop");
+                }
+                return;
+            }
+            let Some(status) = self.run_phase(running, phase) else {
+                continue;
+            };
+            if status != 0 && phase != Phase::Test {
+                return;
+            }
+        }
+    }
+
+    /// A phase that is over is on record before anybody hears of it.
+    pub(super) fn ended(&mut self, running: &mut Running, phase: Phase, status: i64) {
+        info!(
+            "phase {phase} of job {} ended with {status}",
+            running.job.id
+        );
+        self.record(running, &Entry::Ended { phase, status });
+        running.statuses.push((phase, status));
+        if let Some(workspace) = &running.workspace
+            && let Err(error) = workspace.write_outcome(&running.statuses)
+        {
+            // The job's own doing; it is told what became of the file.
+            info!(
+                "job {} has no testflinger-outcome.json any more: {error}",
+                running.job.id
+            );
+        }
+        if status == RECOVERY_FAILED {
+            let id = &running.job.id;
+            let comment =
+                format!("Set to offline by agent. Recovery failed during job '{id}' execution.");
+            warning!("the {phase} phase of job {id} ended with 46: the agent goes offline");
+            self.uplink.put_offline(comment.clone());
+            self.offline = Some(comment);
+        }
+    }
+
+    /// Writes an entry down and passes it on.
+    pub(super) fn record(&mut self, running: &Running, entry: &Entry) {
+        if let Err(error) = running.record.append(entry) {
+            error!(
+                "cannot write to {}: {error}; the job goes on, but would not survive a restart of \
+                 the agent",
+                running.record.directory().display()
+            );
+        }
+        self.uplink.entry(entry.clone());
+    }
+
+    /// Asks once more whether the job still stands.
+    fn check_cancellation(&mut self) {
+        self.uplink.check_now();
+        let deadline = Instant::now() + LAST_CHECK;
+        while !self.cancelled && self.stopping.is_none() {
+            match self.next(None, Some(deadline)) {
+                Event::Uplink(uplink::Event::Checked) | Event::Deadline => return,
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+                _ => {}
+            }
+        }
+    }
+
+    /// All phases are over: what is still needed moves into the record, and the
+    /// workspace goes.
+    fn finish(&mut self, running: Running) {
+        self.events.drop_leftovers();
+        let artifacts = running.workspace.as_ref().and_then(|workspace| {
+            self.keep_artifacts(workspace, &running)
+                .unwrap_or_else(|error| {
+                    warning!(
+                        "cannot keep the artifacts of job {}: {error}; it goes home without",
+                        running.job.id
+                    );
+                    None
+                })
+        });
+        if !self.abandoned {
+            self.record(&running, &Entry::Finished { artifacts });
+        }
+        if let Some(workspace) = &running.workspace
+            && let Err(error) = workspace.remove()
+        {
+            warning!(
+                "cannot remove {}: {error}; it can be removed by hand",
+                workspace.directory().display()
+            );
+        }
+    }
+
+    /// Where the job's artifacts are from now on, if it has any.
+    fn keep_artifacts(
+        &self,
+        workspace: &Workspace,
+        running: &Running,
+    ) -> io::Result<Option<PathBuf>> {
+        let from = workspace.artifacts();
+        if archive::is_empty(&from)? {
+            return Ok(None);
+        }
+        let mut to = running.record.artifacts();
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                // Beside the workspace for now; the uplink brings them home if
+                // they cannot be sent at once.
+                to = self
+                    .config
+                    .execution_basedir
+                    .join(format!("{}.artifacts", running.job.id));
+                crate::sys::files::remove_tree(&to)?;
+                std::fs::rename(&from, &to)?;
+            }
+            other => other?,
+        }
+        Ok(Some(to))
+    }
+
+    /// Waits until the server has everything, or cannot be given it now.
+    fn deliver(&mut self) {
+        let begun = Instant::now();
+        while !self.abandoned {
+            let deadline = self.stopping.map(|since| since.max(begun) + LAST_DELIVERY);
+            match self.next(None, deadline) {
+                Event::Uplink(uplink::Event::Delivered) => return,
+                Event::Uplink(uplink::Event::Owed) => {
+                    warning!(
+                        "the job is over, but not all of it is at the server; the rest follows"
+                    );
+                    return;
+                }
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+                Event::Deadline => {
+                    warning!("the rest of the job is sent after the next start");
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+}
