@@ -3,7 +3,8 @@
 use super::jobs::date;
 use super::reply::{Outcome, Reply};
 use super::routes::Call;
-use super::rules::{Field, Rule, Values, check, may, must, schema_error, storable};
+use super::rules::{Field, Rule, check, may, must, schema_error, storable};
+use super::values::Values;
 use crate::json::{Json, Kind, Object};
 use crate::sys::clock::{Now, iso8601};
 use std::collections::{BTreeMap, VecDeque};

@@ -87,10 +87,11 @@ impl<'a, 'c> Body<'a, 'c> {
     fn start_chunk(&mut self) -> io::Result<()> {
         let line = self.line()?;
         let digits = line.split(';').next().unwrap_or_default().trim();
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if digits.starts_with('+') {
             return Err(broken("a chunk without a length"));
         }
-        let length = u64::from_str_radix(digits, 16).map_err(io::Error::other)?;
+        let length = u64::from_str_radix(digits, 16);
+        let length = length.map_err(|_| broken("a chunk without a length"))?;
         if length > 0 {
             self.state = State::Chunk(length);
             return Ok(());
@@ -109,9 +110,12 @@ impl<'a, 'c> Body<'a, 'c> {
         let mut line = Vec::new();
         let mut reader = self.reader.by_ref().take(MAX_CHUNK_LINE);
         reader.read_until(b'\n', &mut line)?;
-        let text = line.strip_suffix(b"\r\n").map(<[u8]>::to_vec);
+        if line.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let text = line.strip_suffix(b"\r\n").map(String::from_utf8_lossy);
         let text = text.ok_or_else(|| broken("a line of a chunked body that does not end"))?;
-        String::from_utf8(text).map_err(io::Error::other)
+        Ok(text.into_owned())
     }
 
     fn read_some(&mut self, buffer: &mut [u8], left: u64) -> io::Result<usize> {
@@ -169,6 +173,7 @@ impl Read for Body<'_, '_> {
     }
 }
 
+/// What is wrong with the body, and not with the connection.
 fn broken(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }

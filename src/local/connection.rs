@@ -1,4 +1,4 @@
-//! The connections: one thread each, from the first request to silence.
+//! One connection: request and answer in turn, until it is closed or silent.
 
 use super::body::Body;
 use super::http::{NoRequest, Request};
@@ -6,12 +6,8 @@ use super::reply::{Fail, Reply};
 use super::routes;
 use super::script::Exchange;
 use super::state::Shared;
-use std::collections::HashMap;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long a connection may be silent between two requests (gunicorn's
@@ -22,97 +18,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// to be taken.
 const STALLED: Duration = Duration::from_secs(60);
 
-/// The listener and the connections. All of it ends with this.
-#[derive(Debug)]
-pub(super) struct Listener {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+/// How long a client may take to notice that it got its last answer.
+const PARTING: Duration = Duration::from_secs(2);
 
-/// The connections that are open, so that they can be closed from outside.
-type Open = Arc<Mutex<HashMap<u64, TcpStream>>>;
-
-impl Listener {
-    /// Listens on a free port of the loopback interface.
-    pub(super) fn start(shared: Arc<Shared>) -> io::Result<Listener> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let address = listener.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("local".to_owned())
-            .spawn(move || accept(&listener, &shared, &stopped))?;
-        Ok(Listener {
-            address,
-            stop,
-            thread: Some(thread),
-        })
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // A connection wakes the thread that waits for one.
-        let woken = TcpStream::connect(self.address);
-        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Accepts connections until told to stop, then ends them all.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, stop: &AtomicBool) {
-    let open = Open::default();
-    let mut threads: Vec<JoinHandle<()>> = Vec::new();
-    for number in 0.. {
-        let accepted = listener.accept();
-        if stop.load(Ordering::SeqCst) {
-            break;
-        }
-        let Ok((stream, _)) = accepted else {
-            // Out of descriptors: connections that end give some back.
-            thread::yield_now();
-            continue;
-        };
-        threads.retain(|thread| !thread.is_finished());
-        let Ok(handle) = stream.try_clone() else {
-            continue;
-        };
-        lock(&open).insert(number, handle);
-        let (mine, shared) = (Arc::clone(&open), Arc::clone(shared));
-        let thread = thread::Builder::new()
-            .name("local".to_owned())
-            .spawn(move || {
-                // Every fault of a connection ends it, and nothing else.
-                let _ = serve(&stream, &shared);
-                let _ = stream.shutdown(Shutdown::Both);
-                lock(&mine).remove(&number);
-            });
-        match thread {
-            Ok(thread) => threads.push(thread),
-            Err(_) => drop(lock(&open).remove(&number)),
-        }
-    }
-    for stream in lock(&open).values() {
-        let _ = stream.shutdown(Shutdown::Both);
-    }
-    for thread in threads {
-        let _ = thread.join();
-    }
-}
-
-fn lock(open: &Open) -> std::sync::MutexGuard<'_, HashMap<u64, TcpStream>> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Answers requests until the connection is closed or silent for too long.
-fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+/// Answers requests until the connection ends.
+pub(super) fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(STALLED))?;
     let mut reader = BufReader::with_capacity(64 * 1024, stream);
@@ -122,59 +32,99 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             return Ok(());
         }
         stream.set_read_timeout(Some(STALLED))?;
-        let request = Request::read(&mut reader);
-        let framed = request.and_then(|request| {
-            let framing = request.framing()?;
-            Ok((request, framing))
-        });
-        let (request, framing) = match framed {
-            Ok(framed) => framed,
-            Err(NoRequest::Closed) => return Ok(()),
-            Err(NoRequest::Refused(status)) => {
-                let reply = Reply::abort(status, "Bad Request");
-                return reply.send(&mut BufWriter::new(stream), true, false);
-            }
-        };
-        let at = Instant::now();
-        let awaited = request.expects_continue();
-        let mut body = Body::new(&mut reader, framing, awaited, shared.keep_exchanges);
-        let reply = answer(shared, &request, &mut body)?;
-        // A client that still waits to be asked for its body need not send it,
-        // but then nobody knows what it sends next.
-        let last = request.closes() || body.is_awaited();
-        if !last {
-            body.discard()?;
-        }
-        let kept = body.into_kept();
-        if shared.keep_exchanges {
-            let exchange = Exchange {
-                method: request.method.clone(),
-                path: request.target.clone(),
-                status: reply.status,
-                request_body: String::from_utf8_lossy(&kept).into_owned(),
-                has_cookie: request.cookie("agent_name").is_some(),
-                at,
-            };
-            shared.update(|state| state.script.exchanges.push(exchange));
-        }
+        let answered = serve_one(&mut reader, shared)?;
         let mut out = BufWriter::with_capacity(64 * 1024, stream);
-        reply.send(&mut out, last, request.method == "HEAD")?;
+        answered
+            .reply
+            .send(&mut out, answered.last, answered.bare)?;
         out.flush()?;
-        if last {
-            return Ok(());
+        if answered.last {
+            return part(stream);
         }
     }
 }
 
-/// The script's answer, or else the ordinary one.
-fn answer(shared: &Shared, request: &Request, body: &mut Body<'_, '_>) -> io::Result<Reply> {
+/// An answer, and what becomes of the connection.
+struct Answered {
+    reply: Reply,
+    /// Nothing follows it.
+    last: bool,
+    /// It goes without its body.
+    bare: bool,
+}
+
+/// Reads one request and finds the answer.
+fn serve_one(reader: &mut BufReader<&TcpStream>, shared: &Shared) -> io::Result<Answered> {
+    let request = Request::read(reader);
+    let framed = request.and_then(|request| {
+        let framing = request.framing()?;
+        Ok((request, framing))
+    });
+    let (request, framing) = match framed {
+        Ok(framed) => framed,
+        Err(NoRequest::Closed) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(NoRequest::Refused(status)) => {
+            return Ok(Answered {
+                reply: Reply::abort(status, "Bad Request"),
+                last: true,
+                bare: false,
+            });
+        }
+    };
+    let at = Instant::now();
+    let awaited = request.expects_continue();
+    let mut body = Body::new(reader, framing, awaited, shared.keep_exchanges);
+    let (reply, is_clear) = answer(shared, &request, &mut body);
+    // A client that still waits to be asked for its body need not send it, so
+    // that nobody knows what it sends next.
+    let is_clear = is_clear && !body.is_awaited();
+    if is_clear {
+        body.discard()?;
+    }
+    if shared.keep_exchanges {
+        let exchange = Exchange {
+            method: request.method.clone(),
+            path: request.target.clone(),
+            status: reply.status,
+            request_body: String::from_utf8_lossy(&body.into_kept()).into_owned(),
+            has_cookie: request.cookie("agent_name").is_some(),
+            at,
+        };
+        shared.update(|state| state.script.exchanges.push(exchange));
+    }
+    Ok(Answered {
+        reply,
+        last: request.closes() || !is_clear,
+        bare: request.method == "HEAD",
+    })
+}
+
+/// The script's answer, or else the ordinary one; false with it: where the
+/// request ends is not clear.
+fn answer(shared: &Shared, request: &Request, body: &mut Body<'_, '_>) -> (Reply, bool) {
     let scripted = shared.update(|state| state.script.next(&request.method, request.path()));
     if let Some(reply) = scripted {
-        body.discard()?;
-        return Ok(reply);
+        return (reply, true);
     }
     match routes::answer(shared, request, body) {
-        Ok(reply) | Err(Fail::Refused(reply)) => Ok(reply),
-        Err(Fail::Broken(error)) => Err(error),
+        Ok(reply) | Err(Fail::Refused(reply)) => (reply, true),
+        Err(Fail::Broken(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            (Reply::abort(400, "Bad Request"), false)
+        }
+        // Perhaps the disk is full. If it was the connection, then reading on
+        // will fail too, and nobody is there to be answered.
+        Err(Fail::Broken(error)) => (Reply::unhandled(&error), true),
     }
+}
+
+/// Closes the connection so that the last answer arrives: a close that leaves
+/// something unread may take it back (RFC 9112, section 9.6).
+fn part(stream: &TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(PARTING))?;
+    let end = Instant::now() + PARTING;
+    let mut unread = vec![0; 64 * 1024];
+    let mut stream = stream;
+    while Instant::now() < end && stream.read(&mut unread)? > 0 {}
+    Ok(())
 }

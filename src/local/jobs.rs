@@ -1,8 +1,9 @@
 //! The jobs: submitted, handed out, and what their agents report of them.
 
 use super::formats;
-use super::rules::{Field, Rule, Values, may, must};
+use super::rules::{Field, Rule, may, must};
 use super::token::uuid4;
+use super::values::Values;
 use crate::job::Phase;
 use crate::json::{Json, Object};
 use std::collections::{BTreeMap, VecDeque};

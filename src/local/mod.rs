@@ -12,6 +12,7 @@ mod connection;
 mod formats;
 mod http;
 mod jobs;
+mod listener;
 mod logs;
 mod multipart;
 mod reply;
@@ -23,10 +24,13 @@ mod state;
 mod submissions;
 mod token;
 mod uploads;
+mod values;
+mod view;
 
 pub use agents::{Agent, ProvisionLog};
 pub use logs::{Fragment, LogType};
 pub use script::Exchange;
+pub use view::View;
 
 use crate::job::Phase;
 use crate::sys::clock::{Now, iso8601};
@@ -53,13 +57,9 @@ pub struct Options {
 /// A server that runs. It ends, with all its connections, when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    listener: connection::Listener,
+    listener: listener::Listener,
     shared: Arc<Shared>,
 }
-
-/// What a server knows at one moment; see [`Server::wait_for`].
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a>(&'a State);
 
 impl Server {
     /// Starts one on a free port of 127.0.0.1.
@@ -78,7 +78,7 @@ impl Server {
         };
         let shared = Shared::new(options.directory, options.keep_exchanges, state);
         let shared = Arc::new(shared);
-        let listener = connection::Listener::start(Arc::clone(&shared))?;
+        let listener = listener::Listener::start(Arc::clone(&shared))?;
         Ok(Server { listener, shared })
     }
 
@@ -190,7 +190,7 @@ impl Server {
     /// Waits until what the server knows is as wanted. False: it did not get so
     /// in time.
     pub fn wait_for(&self, timeout: Duration, is_so: impl Fn(View<'_>) -> bool) -> bool {
-        self.shared.wait(timeout, |state| is_so(View(state)))
+        self.shared.wait(timeout, |state| is_so(View::of(state)))
     }
 
     /// The requests so far, in the order of their answers.
@@ -208,7 +208,7 @@ impl Server {
 
     /// Looks at what the server knows.
     pub fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
-        self.shared.look(|state| look(View(state)))
+        self.shared.look(|state| look(View::of(state)))
     }
 
     /// See [`View::job_state`].
@@ -245,85 +245,5 @@ impl Server {
     #[must_use]
     pub fn agent(&self, name: &str) -> Option<Agent> {
         self.view(|view| view.agent(name))
-    }
-}
-
-impl View<'_> {
-    /// A job's state, if there is such a job.
-    #[must_use]
-    pub fn job_state(self, job_id: &str) -> Option<String> {
-        self.0.jobs.get(job_id).map(|job| job.state.clone())
-    }
-
-    /// The exit statuses of a job's phases.
-    #[must_use]
-    pub fn status(self, job_id: &str) -> BTreeMap<String, i64> {
-        let Some(job) = self.0.jobs.get(job_id) else {
-            return BTreeMap::new();
-        };
-        let named = |(phase, status): (&Phase, &i64)| (phase.name().to_owned(), *status);
-        job.status.iter().map(named).collect()
-    }
-
-    /// The output of a phase, in the order of the fragments' numbers.
-    #[must_use]
-    pub fn output(self, job_id: &str, phase: Phase) -> String {
-        results::text(self.0, job_id, LogType::Output, phase)
-    }
-
-    /// What the serial line said in a phase.
-    #[must_use]
-    pub fn serial(self, job_id: &str, phase: Phase) -> String {
-        results::text(self.0, job_id, LogType::Serial, phase)
-    }
-
-    /// The fragments of a job's logs, in the order in which they came.
-    #[must_use]
-    pub fn fragments(self, job_id: &str) -> Vec<Fragment> {
-        self.0.logs.fragments(job_id)
-    }
-
-    /// What `GET /v1/result` answers; empty if there is no such job.
-    #[must_use]
-    pub fn result(self, job_id: &str) -> String {
-        results::document(self.0, job_id)
-    }
-
-    /// Whether there are artifacts of a job.
-    #[must_use]
-    pub fn has_artifact(self, job_id: &str) -> bool {
-        self.0.artifacts.contains(job_id)
-    }
-
-    /// An agent, if it ever said anything.
-    #[must_use]
-    pub fn agent(self, name: &str) -> Option<Agent> {
-        self.0.agents.get(name)
-    }
-
-    /// The last 100 results of an agent's provisioning.
-    #[must_use]
-    pub fn provision_logs(self, name: &str) -> Vec<ProvisionLog> {
-        self.0.agents.provision_logs(name)
-    }
-
-    /// The queues that agents advertise, with their descriptions.
-    #[must_use]
-    pub fn queues(self) -> BTreeMap<String, String> {
-        self.0.agents.queues.clone()
-    }
-
-    /// The images that agents advertise: queue, image, provision data.
-    #[must_use]
-    pub fn images(self) -> BTreeMap<String, BTreeMap<String, String>> {
-        self.0.agents.images.clone()
-    }
-}
-
-impl<'a> View<'a> {
-    /// The requests so far, in the order of their answers.
-    #[must_use]
-    pub fn exchanges(self) -> &'a [Exchange] {
-        &self.0.script.exchanges
     }
 }

@@ -47,10 +47,8 @@ fn parameter(text: &str, wanted: &str) -> Option<String> {
                 (value.trim().to_owned(), after)
             }
         };
-        if name
-            .trim_matches([' ', '\t', ';'])
-            .eq_ignore_ascii_case(wanted)
-        {
+        let name = name.rsplit(';').next().unwrap_or_default();
+        if name.trim().eq_ignore_ascii_case(wanted) {
             return Some(value);
         }
         rest = after;
@@ -187,7 +185,9 @@ fn is_file(headers: &str) -> bool {
         name.trim().eq_ignore_ascii_case("content-disposition")
             && kind.trim().eq_ignore_ascii_case("form-data")
             && parameter(parameters, "name").as_deref() == Some("file")
-            && parameter(parameters, "filename").is_some()
+            && ["filename", "filename*"]
+                .iter()
+                .any(|name| parameter(parameters, name).is_some())
     })
 }
 

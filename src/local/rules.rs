@@ -6,6 +6,7 @@
 
 use super::formats;
 use super::reply::Reply;
+use super::values::{Value, Values};
 use crate::job::Phase;
 use crate::json::{Json, Kind, Object};
 
@@ -72,84 +73,6 @@ pub(super) const fn must(name: &'static str, rule: Rule) -> Field {
     }
 }
 
-/// A value that keeps its rule, in the form in which it is stored.
-#[derive(Clone, Debug)]
-pub(super) enum Value<'a> {
-    Json(Json<'a>),
-    Whole(i64),
-    Object(Values<'a>),
-}
-
-/// The members of an object that keeps the rules, in the order of the table.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Values<'a>(Vec<(&'static str, Value<'a>)>);
-
-impl<'a> Values<'a> {
-    fn get(&self, name: &str) -> Option<&Value<'a>> {
-        let found = self.0.iter().find(|(key, _)| *key == name);
-        found.map(|(_, value)| value)
-    }
-
-    /// The member as it stands in the request.
-    pub(super) fn json(&self, name: &str) -> Option<Json<'a>> {
-        match self.get(name) {
-            Some(Value::Json(json)) => Some(*json),
-            _ => None,
-        }
-    }
-
-    /// A string.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.json(name).and_then(Json::string)
-    }
-
-    /// A list of strings.
-    pub(super) fn texts(&self, name: &str) -> Option<Vec<String>> {
-        let list = self.json(name)?;
-        Some(list.items().filter_map(Json::string).collect())
-    }
-
-    /// A whole number.
-    pub(super) fn whole(&self, name: &str) -> Option<i64> {
-        match self.get(name) {
-            Some(Value::Whole(number)) => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// Takes a member out.
-    pub(super) fn remove(&mut self, name: &str) {
-        self.0.retain(|(key, _)| *key != name);
-    }
-
-    /// Whether one of the phases' data speaks of attachments.
-    pub(super) fn has_attachments(&self) -> bool {
-        self.0.iter().any(|(name, value)| {
-            let has = match value {
-                Value::Json(json) => json.get("attachments").is_some(),
-                Value::Object(values) => values.get("attachments").is_some(),
-                Value::Whole(_) => false,
-            };
-            has && name.ends_with("_data")
-        })
-    }
-
-    /// Writes the members.
-    pub(super) fn write(&self, object: &mut Object) {
-        for (name, value) in &self.0 {
-            match value {
-                Value::Json(json) => object.json(name, *json),
-                Value::Whole(number) => object.integer(name, *number),
-                Value::Object(values) => {
-                    let mut nested = Object::new();
-                    values.write(&mut nested);
-                    object.object(name, nested);
-                }
-            }
-        }
-    }
-}
-
 /// Checks the text of a request; what breaks a rule gets its answer. A request
 /// without JSON counts as an empty object, and so does null.
 pub(super) fn check<'a>(schema: &'static [Field], text: &'a str) -> Result<Values<'a>, Reply> {
@@ -196,10 +119,10 @@ fn members<'a>(schema: &'static [Field], json: Json<'a>) -> Result<Values<'a>, O
             wrong = true;
         }
     }
-    let mut values = Vec::new();
+    let mut values = Values::default();
     for (field, value) in schema.iter().zip(found) {
         let kept = match value {
-            Some(value) => keep(&field.rule, value).map(|value| values.push((field.name, value))),
+            Some(value) => keep(&field.rule, value).map(|value| values.add(field.name, value)),
             None if field.required => Err("Missing data for required field.".into()),
             None => Ok(()),
         };
@@ -211,11 +134,7 @@ fn members<'a>(schema: &'static [Field], json: Json<'a>) -> Result<Values<'a>, O
             }
         }
     }
-    if wrong {
-        Err(errors)
-    } else {
-        Ok(Values(values))
-    }
+    if wrong { Err(errors) } else { Ok(values) }
 }
 
 /// What is wrong with a value, or inside it.

@@ -88,6 +88,7 @@ fn what_is_not_http_is_refused_and_ends_the_connection() {
         "nonsense\r\n\r\n",
         "GET /v1 HTTP/1.1\r\n\r\n",
         "POST /v1/job HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST /v1/job HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
     ] {
         let mut client = Client::connect(&bench.server);
         assert_eq!(client.raw(request.as_bytes()).status, 400, "{request}");
