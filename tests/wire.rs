@@ -26,6 +26,10 @@ struct Bench {
 
 impl Bench {
     fn start() -> Bench {
+        Bench::with(Options::default())
+    }
+
+    fn with(options: Options) -> Bench {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("wire-{}-{number}", std::process::id());
@@ -33,6 +37,7 @@ impl Bench {
         let server = Server::start(Options {
             directory: directory.clone(),
             keep_exchanges: true,
+            ..options
         })
         .unwrap();
         Bench { server, directory }

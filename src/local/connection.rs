@@ -10,11 +10,7 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long a connection may be silent between two requests (gunicorn's
-/// keep-alive as the original runs it).
-const IDLE: Duration = Duration::from_secs(10);
-
-/// How long one may be silent within a request, and how long an answer may wait
+/// How long a connection may be silent within a request, and how long an answer may wait
 /// to be taken.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -27,7 +23,7 @@ pub(super) fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_write_timeout(Some(STALLED))?;
     let mut reader = BufReader::with_capacity(64 * 1024, stream);
     loop {
-        stream.set_read_timeout(Some(IDLE))?;
+        stream.set_read_timeout(Some(shared.options.keep_alive))?;
         if reader.fill_buf()?.is_empty() {
             return Ok(());
         }
@@ -73,7 +69,7 @@ fn serve_one(reader: &mut BufReader<&TcpStream>, shared: &Shared) -> io::Result<
     };
     let at = Instant::now();
     let awaited = request.expects_continue();
-    let mut body = Body::new(reader, framing, awaited, shared.keep_exchanges);
+    let mut body = Body::new(reader, framing, awaited, shared.options.keep_exchanges);
     let (reply, is_clear) = answer(shared, &request, &mut body);
     // A client that still waits to be asked for its body need not send it, so
     // that nobody knows what it sends next.
@@ -81,7 +77,7 @@ fn serve_one(reader: &mut BufReader<&TcpStream>, shared: &Shared) -> io::Result<
     if is_clear {
         body.discard()?;
     }
-    if shared.keep_exchanges {
+    if shared.options.keep_exchanges {
         let exchange = Exchange {
             method: request.method.clone(),
             path: request.target.clone(),

@@ -45,13 +45,26 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How a server is to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Where it keeps its files: a directory of its own, made if need be. The
     /// files stay when the server ends.
     pub directory: PathBuf,
     /// Whether it remembers every request, for [`Server::exchanges`].
     pub keep_exchanges: bool,
+    /// How long a connection may be silent between two requests before the
+    /// server closes it; 10 s, as the original's gunicorn has it.
+    pub keep_alive: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            directory: PathBuf::new(),
+            keep_exchanges: false,
+            keep_alive: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A server that runs. It ends, with all its connections, when it is dropped.
@@ -76,8 +89,7 @@ impl Server {
             artifacts: BTreeSet::new(),
             script: script::Script::default(),
         };
-        let shared = Shared::new(options.directory, options.keep_exchanges, state);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(options, state));
         let listener = listener::Listener::start(Arc::clone(&shared))?;
         Ok(Server { listener, shared })
     }
@@ -173,7 +185,7 @@ impl Server {
     ) {
         let reply = headers
             .iter()
-            .fold(Reply::text(status, body), |reply, (name, value)| {
+            .fold(Reply::scripted(status, body), |reply, (name, value)| {
                 reply.with(name, value)
             });
         self.shared
@@ -202,7 +214,11 @@ impl Server {
     /// The file of a job's artifacts, once there is one.
     #[must_use]
     pub fn artifact(&self, job_id: &str) -> Option<PathBuf> {
-        let path = uploads::path(&self.shared.directory, job_id, uploads::Kind::Artifact);
+        let path = uploads::path(
+            &self.shared.options.directory,
+            job_id,
+            uploads::Kind::Artifact,
+        );
         self.view(|view| view.has_artifact(job_id)).then_some(path)
     }
 

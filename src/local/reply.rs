@@ -104,6 +104,17 @@ impl Reply {
         Reply::json(422, object.finish())
     }
 
+    /// An answer that somebody made up.
+    pub(super) fn scripted(status: u16, body: &str) -> Reply {
+        if status == 204 {
+            Reply::nothing()
+        } else if body.starts_with(['{', '[']) {
+            Reply::json(status, body.to_owned())
+        } else {
+            Reply::text(status, body)
+        }
+    }
+
     /// What the original says when something in it broke.
     pub(super) fn unhandled(error: &impl std::fmt::Display) -> Reply {
         Reply::text(500, &format!("Unhandled Exception: {error}\n"))
@@ -130,9 +141,11 @@ impl Reply {
         }
     }
 
-    /// Adds a header.
+    /// Adds a header. An agent's name may be in it, which may be anything: no
+    /// control character gets through to begin a header of its own.
     pub(super) fn with(mut self, name: &str, value: &str) -> Reply {
-        self.headers.push((name.to_owned(), value.to_owned()));
+        let value = value.replace(char::is_control, "");
+        self.headers.push((name.to_owned(), value));
         self
     }
 

@@ -6,7 +6,8 @@ use super::http::Request;
 use super::reply::{Fail, Outcome, Reply};
 use super::rules::{Field, Rule, check, must};
 use super::state::Shared;
-use super::token::{Access, LIFETIME};
+use super::token::Access::{self, Agents, AnyRole, Keepers, Open, Users};
+use super::token::LIFETIME;
 use super::{agents, results, submissions, uploads};
 use crate::json::Object;
 use std::time::Instant;
@@ -46,8 +47,6 @@ const fn route(
         endpoint,
     }
 }
-
-use Access::{Agents, AnyRole, Keepers, Open, Users};
 
 const ROUTES: &[Route] = &[
     route("GET", "v1", Open, home),

@@ -1,6 +1,7 @@
 //! All that the server knows, behind one lock, and a bell that rings when it
 //! changes.
 
+use super::Options;
 use super::agents::Agents;
 use super::jobs::Jobs;
 use super::logs::Logs;
@@ -9,7 +10,6 @@ use super::token::Tokens;
 use crate::job::Phase;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,7 @@ pub(super) struct State {
 
 /// What the server's threads share.
 pub(super) struct Shared {
-    pub(super) directory: PathBuf,
-    pub(super) keep_exchanges: bool,
+    pub(super) options: Options,
     /// Never locked while the state is.
     pub(super) observer: Mutex<Option<Observer>>,
     state: Mutex<State>,
@@ -39,10 +38,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(directory: PathBuf, keep_exchanges: bool, state: State) -> Shared {
+    pub(super) fn new(options: Options, state: State) -> Shared {
         Shared {
-            directory,
-            keep_exchanges,
+            options,
             observer: Mutex::new(None),
             state: Mutex::new(state),
             changed: Condvar::new(),

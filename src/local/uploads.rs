@@ -41,14 +41,17 @@ impl Partial {
     fn create(shared: &Shared) -> io::Result<(Partial, File)> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = shared.directory.join(format!("upload-{number}.part"));
+        let path = shared
+            .options
+            .directory
+            .join(format!("upload-{number}.part"));
         let file = files::create_fresh(&path)?;
         Ok((Partial(path), file))
     }
 
     /// The file is complete: it takes its place, and everybody may know.
     fn complete(self, shared: &Shared, job_id: &str, kind: Kind) -> io::Result<()> {
-        let path = path(&shared.directory, job_id, kind);
+        let path = path(&shared.options.directory, job_id, kind);
         shared.update(|state| {
             fs::rename(&self.0, path)?;
             match kind {
@@ -116,7 +119,7 @@ pub(super) fn send(call: &mut Call<'_, '_, '_>, kind: Kind) -> Outcome {
     if !is_there {
         return Ok(Reply::nothing());
     }
-    let path = path(&call.shared.directory, job_id, kind);
+    let path = path(&call.shared.options.directory, job_id, kind);
     Ok(match kind {
         // Clients that unpack what they are sent unpack this, so it had better
         // be packed.

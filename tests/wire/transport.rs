@@ -6,6 +6,7 @@ use super::client::Client;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use testflinger_agent::job::Phase;
+use testflinger_agent::local::Options;
 
 const FORM: &str = "multipart/form-data; boundary=b1";
 
@@ -94,6 +95,17 @@ fn what_is_not_http_is_refused_and_ends_the_connection() {
         assert_eq!(client.raw(request.as_bytes()).status, 400, "{request}");
         assert!(client.is_closed(), "{request}");
     }
+}
+
+#[test]
+fn a_silent_connection_is_closed() {
+    let bench = Bench::with(Options {
+        keep_alive: Duration::from_millis(50),
+        ..Options::default()
+    });
+    let mut client = Client::connect(&bench.server);
+    assert_eq!(client.get("/v1").status, 200);
+    assert!(client.is_closed());
 }
 
 #[test]
