@@ -1,4 +1,5 @@
-//! What the integration tests share: a network that fails as it is told to.
+//! What the integration tests share: a network that fails as it is told to,
+//! and programs that misbehave.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -12,3 +13,19 @@
 )]
 
 pub mod proxy;
+
+use std::path::{Path, PathBuf};
+
+/// The program of `tests/fixtures/fixture.rs`.
+///
+/// `cargo test` builds it; `cargo test --test NAME` alone does not.
+pub fn fixture() -> PathBuf {
+    let agent = Path::new(env!("CARGO_BIN_EXE_testflinger-agent"));
+    let path = agent.with_file_name("examples").join("fixture");
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build --example fixture`",
+        path.display()
+    );
+    path
+}
