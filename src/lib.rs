@@ -6,11 +6,13 @@
 pub mod agent;
 pub mod archive;
 pub mod child;
+pub mod cli;
 pub mod config;
 pub mod job;
 pub mod json;
 pub mod local;
 pub mod log;
+pub mod run;
 pub mod sys;
 pub mod uplink;
 pub mod yaml;

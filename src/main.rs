@@ -1,3 +1,108 @@
-//! One result to one exit status.
+//! One result to one exit status; `--help` lists them.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use testflinger_agent::agent::{Agent, End, Mode, Setup, StartError};
+use testflinger_agent::cli::{Command, HELP};
+use testflinger_agent::config::Config;
+use testflinger_agent::run::{self, Outcome};
+use testflinger_agent::{sys, warning};
+
+const RESTART: u8 = 1;
+const FAILED: u8 = 1;
+const WRONG_INPUT: u8 = 2;
+const LOCKED: u8 = 3;
+const CANNOT_START: u8 = 4;
+const INTERRUPTED: u8 = 130;
+
+/// Before an agent gives up that its init would start again at once.
+const RESPAWN_PAUSE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    // Whatever was open when we were started is not for the jobs.
+    sys::close_on_exec_from(3);
+    match Command::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::Version) => print(concat!(
+            "testflinger-agent ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )),
+        Ok(Command::Daemon {
+            config,
+            token_file,
+            metrics,
+        }) => daemon(&config, token_file, metrics),
+        Ok(Command::Run { job, config }) => run(&job, config.as_deref()),
+        Err(message) => {
+            complain(&format!("{message}; --help lists what there is"));
+            ExitCode::from(WRONG_INPUT)
+        }
+    }
+}
+
+fn daemon(config: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(error) => return give_up(&error.to_string(), WRONG_INPUT),
+    };
+    let lock_basedir = config.results_basedir.clone();
+    let setup = Setup {
+        config,
+        token_file,
+        mode: Mode::Daemon,
+        lock_basedir,
+    };
+    let mut agent = match Agent::start(setup) {
+        Ok(agent) => agent,
+        Err(StartError::Locked(message)) => return give_up(&message, LOCKED),
+        Err(StartError::Missing(message)) => return give_up(&message, CANNOT_START),
+    };
+    if metrics {
+        warning!("--metrics_port is accepted, but there are no metrics yet");
+    }
+    match agent.live() {
+        End::Restart => ExitCode::from(RESTART),
+        End::Stopped | End::JobOver => ExitCode::SUCCESS,
+    }
+}
+
+fn run(job: &Path, config: Option<&Path>) -> ExitCode {
+    match run::run(job, config) {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(FAILED),
+        Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(match error {
+                run::Error::Job(_) | run::Error::Config(_) => WRONG_INPUT,
+                run::Error::Start(StartError::Locked(_)) => LOCKED,
+                run::Error::Start(StartError::Missing(_)) | run::Error::Missing(_) => CANNOT_START,
+            })
+        }
+    }
+}
+
+/// Says why the agent cannot run. A person at a terminal has the prompt back at
+/// once; an init that starts the agent again and again does not spin.
+fn give_up(message: &str, status: u8) -> ExitCode {
+    complain(message);
+    if !std::io::stderr().is_terminal() && matches!(status, WRONG_INPUT | LOCKED) {
+        std::thread::sleep(RESPAWN_PAUSE);
+    }
+    ExitCode::from(status)
+}
+
+fn complain(message: &str) {
+    // A terminal that is gone is no reason for a panic.
+    let _ = writeln!(std::io::stderr(), "testflinger-agent: {message}");
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}

@@ -33,7 +33,8 @@ pub(super) const JOB: &[Field] = &[
 ];
 
 const TEST_DATA: &[Field] = &[
-    may("test_cmds", Rule::Text),
+    // Upstream's connectors take a list too, although its server refuses one.
+    may("test_cmds", Rule::TextOrTexts),
     may("attachments", Rule::Members(ATTACHMENT)),
     may("test_username", Rule::Text),
     may("test_password", Rule::Text),

@@ -38,7 +38,7 @@ use crate::sys::files;
 use reply::{Fail, Reply};
 use state::{Shared, State};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -255,6 +255,16 @@ impl Server {
     #[must_use]
     pub fn result(&self, job_id: &str) -> String {
         self.view(|view| view.result(job_id))
+    }
+
+    /// Writes what `GET /v1/result` answers, whatever its size.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn write_result(&self, job_id: &str, out: &mut impl Write) -> io::Result<()> {
+        let pieces = self.shared.look(|state| results::pieces(state, job_id))?;
+        let mut pieces = pieces.into_iter().flatten();
+        pieces.try_for_each(|piece| piece.write(out))
     }
 
     /// See [`View::agent`].

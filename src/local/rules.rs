@@ -33,6 +33,8 @@ pub(super) enum Rule {
     Truth,
     /// A list of strings.
     Texts,
+    /// A string, or a list of them.
+    TextOrTexts,
     /// A list of objects with these fields.
     Members(&'static [Field]),
     /// An object with these fields.
@@ -203,7 +205,8 @@ fn keep<'a>(rule: &Rule, json: Json<'a>) -> Result<Value<'a>, Fault> {
             let text = text.to_ascii_lowercase();
             require(known.contains(&text.as_str()), "Not a valid boolean.")
         }
-        Rule::Texts => {
+        Rule::TextOrTexts if is_text(json) => Ok(Value::Json(json)),
+        Rule::Texts | Rule::TextOrTexts => {
             require(json.kind() == Kind::Array, "Not a valid list.")?;
             require(json.items().all(is_text), "Not a valid string.")
         }
