@@ -84,6 +84,11 @@ impl Agent {
     /// do. The second goes over a connection that has just worked, because the
     /// server gives a job only once.
     fn cycle(&mut self) -> Result<Cycle, Setback> {
+        // Who it is comes first: so the server knows the agent that it is asked
+        // about. Its state is not touched by that.
+        if self.announce_due() {
+            self.post_identity()?;
+        }
         let data = self.agent_data()?;
         if self.offline.is_some() && data.is_out_of_service() {
             self.offline = None;
@@ -110,6 +115,21 @@ impl Agent {
             Answer::Job(Some(document)) => Ok(Cycle::Job(document)),
             _ => Ok(Cycle::Nothing),
         }
+    }
+
+    fn post_identity(&mut self) -> Result<(), Setback> {
+        let mut body = Object::new();
+        body.strings("queues", &self.config.job_queues);
+        for (name, value) in [
+            ("location", &self.config.location),
+            ("provision_type", &self.config.provision_type),
+            ("identifier", &self.config.identifier),
+        ] {
+            if !value.is_empty() {
+                body.string(name, value);
+            }
+        }
+        self.post(Ask::PostAgent(body), "post this agent's data")
     }
 
     fn agent_data(&mut self) -> Result<AgentData, Setback> {
@@ -150,19 +170,6 @@ impl Agent {
         }
         if !data.job_id.is_empty() {
             body.string("job_id", "");
-            differs = true;
-        }
-        if self.announce_due() {
-            body.strings("queues", &self.config.job_queues);
-            for (name, value) in [
-                ("location", &self.config.location),
-                ("provision_type", &self.config.provision_type),
-                ("identifier", &self.config.identifier),
-            ] {
-                if !value.is_empty() {
-                    body.string(name, value);
-                }
-            }
             differs = true;
         }
         if differs {

@@ -12,6 +12,7 @@
     reason = "a test's helper fails as loudly as the test"
 )]
 
+pub mod lab;
 pub mod proxy;
 
 use std::path::{Path, PathBuf};

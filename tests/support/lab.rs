@@ -1,0 +1,372 @@
+//! A lab in a directory: the small server, a fault proxy before it if wanted,
+//! and the real agent as a process of its own.
+//!
+//! ```ignore
+//! let lab = Lab::new().command("test", "echo hello");
+//! let job = lab.submit(r#""test_data": {"test_cmds": "x"}"#);
+//! let agent = lab.agent();
+//! lab.wait_for_state(&job, "complete");
+//! ```
+
+use super::proxy::Proxy;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use testflinger_agent::job::Phase;
+use testflinger_agent::local::{Options, Server, View};
+
+/// A slow machine is only slow: nothing here takes as long as this unless it
+/// never happens.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A directory of its own, removed at the end.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("testflinger-lab-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = testflinger_agent::sys::files::remove_tree(&self.0);
+    }
+}
+
+/// The lab: set up first, then used.
+pub struct Lab {
+    pub scratch: Scratch,
+    pub server: Server,
+    pub proxy: Option<Proxy>,
+    pub agent_id: String,
+    settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+}
+
+impl Lab {
+    pub fn new() -> Lab {
+        let scratch = Scratch::new();
+        let server = Server::start(Options {
+            directory: scratch.path("server"),
+            keep_exchanges: true,
+            ..Options::default()
+        })
+        .unwrap();
+        let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
+        fs::write(scratch.path("token"), token).unwrap();
+        Lab {
+            scratch,
+            server,
+            proxy: None,
+            agent_id: "lab-agent".into(),
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// The agent talks through a proxy that fails as it is told to.
+    pub fn with_proxy(mut self) -> Lab {
+        self.proxy = Some(Proxy::start(self.server.address()));
+        self
+    }
+
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("a lab with_proxy")
+    }
+
+    /// The command of a phase.
+    pub fn command(self, phase: &str, command: &str) -> Lab {
+        self.set(&format!("{phase}_command"), &quoted(command))
+    }
+
+    /// A key of the configuration and its value as YAML.
+    pub fn set(mut self, key: &str, value: &str) -> Lab {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable of the agent's own environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Lab {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn agent_id(mut self, id: &str) -> Lab {
+        self.agent_id = id.to_owned();
+        self
+    }
+
+    /// The text of the configuration.
+    pub fn configuration(&self, agent_id: &str) -> String {
+        let server = match &self.proxy {
+            Some(proxy) => proxy.url(),
+            None => self.server.url(),
+        };
+        let mut text = format!(
+            "agent_id: {}\nserver_address: {server}\njob_queues: [lab]\n",
+            quoted(agent_id)
+        );
+        for (key, default) in [
+            ("polling_interval", "1".to_owned()),
+            ("execution_basedir", quoted(&self.shown("run"))),
+            ("logging_basedir", quoted(&self.shown("logs"))),
+            ("results_basedir", quoted(&self.shown("results"))),
+        ] {
+            if !self.settings.iter().any(|(name, _)| name == key) {
+                let _ = writeln!(text, "{key}: {default}");
+            }
+        }
+        for (key, value) in &self.settings {
+            let _ = writeln!(text, "{key}: {value}");
+        }
+        text
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.scratch.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Starts the agent.
+    pub fn agent(&self) -> Agent {
+        self.agent_named(&self.agent_id)
+    }
+
+    /// Starts an agent of another name with the same configuration.
+    pub fn agent_named(&self, agent_id: &str) -> Agent {
+        self.agent_under(&[], agent_id)
+    }
+
+    /// Starts the agent under another program, such as strace.
+    pub fn agent_under(&self, wrapper: &[&str], agent_id: &str) -> Agent {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let config = self.scratch.path(&format!("agent-{number}.conf"));
+        fs::write(&config, self.configuration(agent_id)).unwrap();
+        let stderr = self.scratch.path(&format!("agent-{number}.stderr"));
+        let words: Vec<_> = wrapper.iter().copied().chain([binary()]).collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
+            .arg("-c")
+            .arg(&config)
+            .arg("--token-file")
+            .arg(self.scratch.path("token"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Agent { child, stderr }
+    }
+
+    /// Submits a job with these members, in JSON without the outer braces.
+    pub fn submit(&self, members: &str) -> String {
+        let separator = if members.is_empty() { "" } else { ", " };
+        let job = format!("{{\"job_queue\": \"lab\"{separator}{members}}}");
+        self.server.submit(&job).unwrap()
+    }
+
+    /// Submits a job whose test phase runs.
+    pub fn submit_test(&self) -> String {
+        self.submit(r#""test_data": {"test_cmds": "none"}"#)
+    }
+
+    /// Waits until the server's view is as wanted.
+    pub fn wait(&self, what: &str, is_so: impl Fn(View<'_>) -> bool) {
+        assert!(
+            self.server.wait_for(PATIENCE, is_so),
+            "in vain: {what}\n{}",
+            self.story()
+        );
+    }
+
+    pub fn wait_for_state(&self, job: &str, state: &str) {
+        self.wait(&format!("job {job} is {state}"), |view| {
+            view.job_state(job).as_deref() == Some(state)
+        });
+    }
+
+    /// Waits until a job is complete.
+    pub fn wait_until_complete(&self, job: &str) {
+        self.wait_for_state(job, "complete");
+    }
+
+    /// Waits until a phase's output holds the text.
+    pub fn wait_for_output(&self, job: &str, phase: Phase, text: &str) {
+        self.wait(&format!("{phase} of {job} says {text:?}"), |view| {
+            view.output(job, phase).contains(text)
+        });
+    }
+
+    pub fn output(&self, job: &str, phase: Phase) -> String {
+        self.server.output(job, phase)
+    }
+
+    /// The output without the banner.
+    pub fn body(&self, job: &str, phase: Phase) -> String {
+        let output = self.output(job, phase);
+        let mut lines = output.splitn(4, '\n');
+        lines.nth(3).unwrap_or_default().to_owned()
+    }
+
+    pub fn status(&self, job: &str, phase: &str) -> Option<i64> {
+        self.server.status(job).get(phase).copied()
+    }
+
+    /// What happened, for a test that failed.
+    pub fn story(&self) -> String {
+        let mut story = String::from("requests:\n");
+        for exchange in self.server.exchanges().iter().rev().take(30).rev() {
+            let body: String = exchange.request_body.chars().take(120).collect();
+            let _ = writeln!(
+                story,
+                "  {} {} {} {body}",
+                exchange.status, exchange.method, exchange.path
+            );
+        }
+        for entry in fs::read_dir(self.scratch.path("")).unwrap().flatten() {
+            let path = entry.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "stderr")
+            {
+                let _ = writeln!(story, "{}:", path.display());
+                story.push_str(&fs::read_to_string(path).unwrap_or_default());
+            }
+        }
+        story
+    }
+}
+
+/// A string as YAML and JSON write it.
+pub fn quoted(text: &str) -> String {
+    let mut inner = String::new();
+    testflinger_agent::json::escape_into(&mut inner, text);
+    format!("\"{inner}\"")
+}
+
+/// The program under test.
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_testflinger-agent")
+}
+
+/// A running agent; it is ended with its test.
+#[derive(Debug)]
+pub struct Agent {
+    pub child: Child,
+    stderr: PathBuf,
+}
+
+impl Agent {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Sends it a signal by name, such as TERM or USR1.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits for its end: its exit status, or 256 minus its signal.
+    pub fn wait(&mut self) -> i32 {
+        let deadline = Instant::now() + PATIENCE * 2;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status
+                    .code()
+                    .unwrap_or_else(|| 256 - status.signal().unwrap());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the agent does not end\n{}",
+                self.log()
+            );
+            // There is no way to wait for a child with a time limit but asking.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it printed to its console.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    /// Waits until its console shows the text.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the log says {text:?}"), || {
+            self.log().contains(text)
+        });
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // A second TERM would be at once, too; this cannot be ignored.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a process a signal by name.
+pub fn signal(pid: i32, name: &str) {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status()
+        .unwrap();
+    assert!(status.success(), "cannot signal {pid}");
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit(')').next().unwrap_or_default();
+        !state.trim_start().starts_with(['Z', 'X'])
+    })
+}
+
+/// Waits for what nothing but looking shows.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a file is there and not empty; its text.
+pub fn wait_for_file(path: &Path) -> String {
+    wait_until(&format!("{} is written", path.display()), || {
+        fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+    });
+    let mut text = String::new();
+    fs::File::open(path)
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    text
+}
+
+/// Numbers out of a file, one a line.
+pub fn numbers(path: &Path) -> Vec<i32> {
+    wait_for_file(path)
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect()
+}
