@@ -4,6 +4,7 @@
 //! environment, no compression, connections younger than the server's, a
 //! time limit on everything, and none of the limits that cost a thread.
 
+use super::tls::Tls;
 use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Request, header};
@@ -60,10 +61,9 @@ impl Http {
     /// # Errors
     /// A sentence, when TLS is needed and cannot be had.
     pub(super) fn new(server: &str) -> Result<Http, String> {
-        let tls = if server.starts_with("https:") {
-            Some(tls_config()?)
-        } else {
-            None
+        let tls = match server.starts_with("https:") {
+            true => Some(Tls::new()?),
+            false => None,
         };
         let builder = || {
             let builder = Agent::config_builder()
@@ -78,7 +78,7 @@ impl Http {
                 .timeout_connect(Some(CONNECT))
                 .timeout_send_request(Some(CONNECT));
             match &tls {
-                Some(tls) => builder.tls_config(tls.clone()),
+                Some(tls) => tls.apply(builder),
                 None => builder,
             }
         };
@@ -151,16 +151,6 @@ impl Http {
             body,
         })
     }
-}
-
-#[cfg(feature = "tls")]
-fn tls_config() -> Result<ureq::tls::TlsConfig, String> {
-    super::tls::config()
-}
-
-#[cfg(not(feature = "tls"))]
-fn tls_config() -> Result<ureq::tls::TlsConfig, String> {
-    Err("this build speaks no TLS; use an http:// server_address or a build with it".into())
 }
 
 /// Why a request has no answer, for people.

@@ -12,7 +12,7 @@ mod faults;
 mod http;
 mod live;
 mod multipart;
-#[cfg(feature = "tls")]
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod token;
 

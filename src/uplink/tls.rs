@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::sync::Arc;
+use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::typestate::AgentScope;
 
 /// Where distributions keep their bundle of trusted roots: Debian and most
 /// others, Fedora, Alpine and the BSDs, SUSE.
@@ -13,11 +15,31 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
-/// The configuration for `https://` servers.
-///
-/// # Errors
-/// A sentence, when the system has no roots.
-pub(super) fn config() -> Result<TlsConfig, String> {
+/// What a client needs for `https://` servers.
+#[derive(Clone, Debug)]
+pub(super) struct Tls(TlsConfig);
+
+impl Tls {
+    /// # Errors
+    /// A sentence, when the system has no roots.
+    pub(super) fn new() -> Result<Tls, String> {
+        let roots = RootCerts::new_with_certs(&system_roots()?);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .root_certs(roots)
+            .unversioned_rustls_crypto_provider(provider);
+        Ok(Tls(config.build()))
+    }
+
+    /// Makes a client speak TLS.
+    pub(super) fn apply(&self, builder: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
+        builder.tls_config(self.0.clone())
+    }
+}
+
+/// The certificates that this system trusts.
+fn system_roots() -> Result<Vec<Certificate<'static>>, String> {
     let named = std::env::var("SSL_CERT_FILE").ok();
     let candidates = named.as_deref().into_iter().chain(BUNDLES);
     let (bundle, pem) = candidates
@@ -39,9 +61,5 @@ pub(super) fn config() -> Result<TlsConfig, String> {
     if roots.is_empty() {
         return Err(format!("{bundle} holds no certificates"));
     }
-    Ok(TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build())
+    Ok(roots)
 }

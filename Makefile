@@ -1,0 +1,27 @@
+# What there is to do: make build, demo, test, bench, clean.
+
+CARGO ?= cargo
+
+.PHONY: build demo test bench clean tools
+
+build:
+	$(CARGO) build --release --locked
+
+demo: build
+	@sh tests/demo/demo.sh "$(CURDIR)/target/release/testflinger-agent"
+
+test: tools
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	$(CARGO) test --locked --quiet
+
+bench:
+	$(CARGO) bench --locked --quiet
+
+clean:
+	$(CARGO) clean
+
+# A minimal toolchain comes without these two.
+tools:
+	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy

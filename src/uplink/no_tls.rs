@@ -1,0 +1,24 @@
+//! In place of TLS, where the program is built without.
+
+use ureq::config::ConfigBuilder;
+use ureq::typestate::AgentScope;
+
+/// What a client would need for `https://` servers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Tls {}
+
+impl Tls {
+    /// # Errors
+    /// Always.
+    pub(super) fn new() -> Result<Tls, String> {
+        Err(
+            "this program was built without TLS: set server_address to an http:// one, or use a \
+             build with the feature `tls`"
+                .into(),
+        )
+    }
+
+    pub(super) fn apply(self, _: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
+        match self {}
+    }
+}
