@@ -5,7 +5,7 @@ use super::http::{Credentials, Http, Payload, Reply};
 use super::multipart::Multipart;
 use super::token::Tokens;
 use crate::job::Phase;
-use crate::json::{Json, Object, Scanner, Token};
+use crate::json::{DeJson, Json, Object, Scanner, Token};
 use crate::sys::clock;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +63,14 @@ pub struct AgentData {
     pub job_id: String,
     /// Why it is in this state.
     pub comment: String,
+}
+
+/// What of an agent's data the agent itself looks at.
+#[derive(DeJson)]
+struct KnownAgent {
+    state: Option<String>,
+    job_id: Option<String>,
+    comment: Option<String>,
 }
 
 impl AgentData {
@@ -141,11 +149,13 @@ impl Api {
         };
         let text = self.text(action, reply)?;
         let json = self.json(action, &text)?;
-        let string = |name: &str| json.get(name).and_then(Json::string);
+        let known: KnownAgent = json
+            .decode(&["state", "job_id", "comment"])
+            .map_err(|error| self.unreadable(action, &error.to_string()))?;
         Ok(AgentData {
-            state: Some(string("state").unwrap_or_default()),
-            job_id: string("job_id").unwrap_or_default(),
-            comment: string("comment").unwrap_or_default(),
+            state: Some(known.state.unwrap_or_default()),
+            job_id: known.job_id.unwrap_or_default(),
+            comment: known.comment.unwrap_or_default(),
         })
     }
 

@@ -3,7 +3,7 @@
 
 use super::faults::Faults;
 use super::http::{Credentials, Http, Payload};
-use crate::json::{Json, Object};
+use crate::json::{DeJson, Json, Object};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -138,6 +138,14 @@ impl Tokens {
     }
 }
 
+/// The server's answer.
+#[derive(DeJson)]
+struct Grant {
+    access_token: String,
+    /// Seconds.
+    expires_in: Option<i64>,
+}
+
 enum Exchange {
     Granted(Access),
     Refused(String),
@@ -154,23 +162,20 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
     let status = reply.status;
     let text = reply.text(64 << 10)?;
     let json = Json::parse(&text).ok();
-    let string = |name: &str| json.and_then(|json| json.get(name)?.string());
     match status {
         200 => {
-            let token =
-                string("access_token").ok_or("the server's answer holds no access token")?;
-            let lifetime = json
-                .and_then(|json| json.get("expires_in")?.integer())
-                .and_then(|seconds| u64::try_from(seconds).ok())
-                .unwrap_or(600)
-                .min(86_400);
+            let fields = ["access_token", "expires_in"];
+            let grant: Option<Grant> = json.and_then(|json| json.decode(&fields).ok());
+            let grant = grant.ok_or("the server's answer holds no access token")?;
+            let lifetime = grant.expires_in.unwrap_or(600).clamp(0, 86_400);
             Ok(Exchange::Granted(Access {
-                token,
-                until: asked + Duration::from_secs(lifetime),
+                token: grant.access_token,
+                until: asked + Duration::from_secs(lifetime.unsigned_abs()),
             }))
         }
         400..=499 if status != 429 => {
-            let message = string("message").unwrap_or_default();
+            let message = json.and_then(|json| json.get("message")?.string());
+            let message = message.unwrap_or_default();
             Ok(Exchange::Refused(format!(
                 "the server answered {status} {message}"
             )))
