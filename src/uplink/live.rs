@@ -17,6 +17,31 @@ const CHECK_SHARE: u32 = 50;
 /// A finished job that could not be delivered in as many attempts is put aside.
 const PATIENCE: u32 = 3;
 
+/// When something was read from the server, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Instant,
+    took: Duration,
+}
+
+impl Reading {
+    fn since(begun: Instant) -> Reading {
+        Reading {
+            at: Instant::now(),
+            took: begun.elapsed(),
+        }
+    }
+
+    /// How long it is good for: the longer it took, the longer.
+    fn worth(self) -> Duration {
+        (self.took * CHECK_SHARE).min(LONGEST_CHECK_INTERVAL)
+    }
+
+    fn is_stale(self) -> bool {
+        self.at.elapsed() >= self.worth()
+    }
+}
+
 /// What a turn came to.
 #[derive(Debug)]
 pub(super) enum Turn {
@@ -38,10 +63,12 @@ pub(super) struct LiveJob {
     job_state: Option<Phase>,
     /// The last phase that was posted as the agent's state.
     agent_state: Option<Phase>,
-    /// When the job's state was last read, and for how long that took.
-    checked: Option<(Instant, Duration)>,
-    /// When the agent's state was last read.
-    agent_read: Instant,
+    /// When the job's state was last asked for.
+    job_read: Option<Reading>,
+    /// How often in a row that was in vain.
+    check_failures: u32,
+    /// When the agent's state was last asked for.
+    agent_read: Reading,
     cancelled: bool,
     /// The agent's state is an administrator's and must stay.
     administered: bool,
@@ -58,9 +85,10 @@ impl LiveJob {
             delivery,
             job_state: None,
             agent_state: None,
-            checked: None,
+            job_read: None,
+            check_failures: 0,
             // It was read before the job was asked for.
-            agent_read: Instant::now(),
+            agent_read: Reading::since(Instant::now()),
             cancelled: false,
             administered: false,
             offline: None,
@@ -97,7 +125,7 @@ impl LiveJob {
             self.check(api, tell);
             return Turn::Again;
         }
-        if let Some(result) = self.announce(api, tell, now) {
+        if let Some(result) = self.announce(api, tell) {
             match result {
                 Ok(()) => self.delivery.succeeded(),
                 Err(failure) => self.delivery.failed(&failure),
@@ -117,15 +145,15 @@ impl LiveJob {
         }
     }
 
-    fn interval(&self) -> Duration {
-        let (_, took) = self.checked.unwrap_or((self.agent_read, Duration::ZERO));
-        CHECK_INTERVAL
-            .max(took * CHECK_SHARE)
-            .min(LONGEST_CHECK_INTERVAL)
-    }
-
+    /// When the server is to be asked again whether the job still stands.
     fn check_due(&self) -> Option<Instant> {
-        self.checked.map(|(at, _)| at + self.interval())
+        let reading = self.job_read?;
+        let interval = match self.check_failures {
+            0 => CHECK_INTERVAL.max(reading.worth()),
+            // Less and less often; what has to be sent asks as well.
+            failures => CHECK_INTERVAL * (1 << failures.min(4)),
+        };
+        Some(reading.at + interval)
     }
 
     /// Reads the job's state. Of one's own job only `cancelled` is obeyed: any
@@ -133,79 +161,110 @@ impl LiveJob {
     fn check(&mut self, api: &Api, tell: &dyn Fn(Event)) {
         let begun = Instant::now();
         let state = api.job_state(&self.delivery.progress.job_id);
-        self.checked = Some((Instant::now(), begun.elapsed()));
+        self.job_read = Some(Reading::since(begun));
         match state {
             Ok(state) => {
+                self.check_failures = 0;
                 if state.as_deref() == Some("cancelled") && !self.cancelled {
                     self.cancelled = true;
                     tell(Event::Cancelled);
                 }
             }
-            Err(failure) => self.delivery.failed(&failure),
+            Err(_) => self.check_failures = self.check_failures.saturating_add(1),
         }
         if std::mem::take(&mut self.check_now) {
             tell(Event::Checked);
         }
     }
 
-    /// Posts a state, if there is one to be posted. A state that was read lately
-    /// is not read again; a turn may only read, and post in the next one.
-    fn announce(
-        &mut self,
-        api: &Api,
-        tell: &dyn Fn(Event),
-        now: Instant,
-    ) -> Option<Result<(), Failure>> {
-        let phase = self.delivery.current().map(|current| current.phase);
-        let job_due = phase.filter(|&phase| {
-            self.job_state != Some(phase) && !self.cancelled && phase != Phase::Cleanup
-        });
-        let agent_due = phase.filter(|&phase| self.agent_state != Some(phase));
-        if let Some(phase) = job_due {
-            self.job_state = Some(phase);
-            let mut body = Object::new();
-            body.string("job_state", phase.name());
-            let posted = api.post_result(&self.delivery.progress.job_id, body);
-            if let Err(Failure::Transient { .. }) = posted {
-                self.job_state = None;
-                return Some(posted);
-            }
-            return Some(Ok(()));
+    /// Looks whether an administrator has spoken meanwhile.
+    fn read_agent(&mut self, api: &Api, tell: &dyn Fn(Event)) {
+        let begun = Instant::now();
+        let data = api.agent_data();
+        self.agent_read = Reading::since(begun);
+        let Ok(data) = data else { return };
+        if data.is_to_restart() {
+            tell(Event::RestartWanted);
         }
+        if data.is_out_of_service() {
+            self.offline = None;
+        }
+        self.administered |= data.is_to_restart() || data.is_out_of_service();
+    }
+
+    /// Posts a state, if there is one to be posted. What would be overwritten is
+    /// read before: a state that is posted late undoes a cancellation, or an
+    /// administrator's word.
+    fn announce(&mut self, api: &Api, tell: &dyn Fn(Event)) -> Option<Result<(), Failure>> {
+        let phase = self.delivery.current().map(|current| current.phase);
+        let job_due = phase.filter(|&phase| self.job_state != Some(phase));
+        if let Some(phase) = job_due.filter(|&phase| phase != Phase::Cleanup)
+            && !self.cancelled
+        {
+            if self.job_read.is_none_or(Reading::is_stale) {
+                self.check(api, tell);
+            }
+            if !self.cancelled {
+                return Some(self.post_job_state(api, phase));
+            }
+        }
+        let agent_due = phase.filter(|&phase| self.agent_state != Some(phase));
         if agent_due.is_none() && self.offline.is_none() {
             return None;
         }
-        if !self.administered && self.agent_read + self.interval() <= now {
-            return Some(self.read_agent(api, tell));
+        if !self.administered && self.agent_read.is_stale() {
+            self.read_agent(api, tell);
         }
         if let Some(comment) = self.offline.clone() {
-            let mut data = Object::new();
-            data.string("state", "offline");
-            data.string("comment", &comment);
-            let posted = self.post_agent(api, data);
-            if posted.is_ok() {
-                self.offline = None;
-                self.administered = true;
-            }
-            return Some(posted);
+            return Some(self.post_offline(api, &comment));
         }
-        let phase = agent_due?;
+        agent_due.and_then(|phase| self.post_agent_state(api, phase))
+    }
+
+    fn post_job_state(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
+        let mut body = Object::new();
+        body.string("job_state", phase.name());
+        match api.post_result(&self.delivery.progress.job_id, body) {
+            Err(transient @ Failure::Transient { .. }) => return Err(transient),
+            Err(Failure::Refused { cause, .. }) => {
+                crate::warning!("cannot post the job's state: {cause}; going on without");
+            }
+            Ok(()) => {}
+        }
+        self.job_state = Some(phase);
+        Ok(())
+    }
+
+    fn post_offline(&mut self, api: &Api, comment: &str) -> Result<(), Failure> {
         let mut data = Object::new();
-        if self.agent_state.is_none() {
+        data.string("state", "offline");
+        data.string("comment", comment);
+        self.post_agent(api, data)?;
+        self.offline = None;
+        self.administered = true;
+        Ok(())
+    }
+
+    /// The phase as the agent's state, unless that is somebody else's; with the
+    /// first one, the job.
+    fn post_agent_state(&mut self, api: &Api, phase: Phase) -> Option<Result<(), Failure>> {
+        let mut data = Object::new();
+        let first = self.agent_state.is_none();
+        if first {
             data.string("job_id", &self.delivery.progress.job_id);
-        } else if self.administered {
-            self.agent_state = Some(phase);
-            return None;
         }
         if !self.administered {
             data.string("state", phase.name());
             data.string("comment", "");
         }
-        let posted = self.post_agent(api, data);
-        if posted.is_ok() {
+        let posted = match first || !self.administered {
+            true => Some(self.post_agent(api, data)),
+            false => None,
+        };
+        if !matches!(posted, Some(Err(_))) {
             self.agent_state = Some(phase);
         }
-        Some(posted)
+        posted
     }
 
     /// A refused post is as good as done: it would be refused again.
@@ -217,24 +276,5 @@ impl LiveJob {
             }
             other => other,
         }
-    }
-
-    /// Looks whether an administrator has spoken meanwhile.
-    fn read_agent(&mut self, api: &Api, tell: &dyn Fn(Event)) -> Result<(), Failure> {
-        let data = match api.agent_data() {
-            Err(Failure::Refused { .. }) => Default::default(),
-            other => other?,
-        };
-        self.agent_read = Instant::now();
-        if data.is_out_of_service() || data.is_to_restart() {
-            self.administered = true;
-            if data.is_to_restart() {
-                tell(Event::RestartWanted);
-            }
-            if data.is_out_of_service() {
-                self.offline = None;
-            }
-        }
-        Ok(())
     }
 }
