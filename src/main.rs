@@ -89,7 +89,7 @@ fn run(job: &Path, config: Option<&Path>) -> ExitCode {
 /// once; an init that starts the agent again and again does not spin.
 fn give_up(message: &str, status: u8) -> ExitCode {
     complain(message);
-    if !std::io::stderr().is_terminal() && matches!(status, WRONG_INPUT | LOCKED) {
+    if !std::io::stderr().is_terminal() {
         std::thread::sleep(RESPAWN_PAUSE);
     }
     ExitCode::from(status)

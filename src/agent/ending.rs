@@ -1,8 +1,9 @@
 //! Ending processes: TERM, a grace in which they are still read, KILL.
 
+use super::phase::Output;
 use super::{Agent, Event};
+use crate::child::Child;
 use crate::child::tree::Tree;
-use crate::child::{Child, OutputFile};
 use crate::{error, info};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ const TICK: Duration = Duration::from_millis(50);
 impl Agent {
     /// Ends a tree of processes. The command's output is read meanwhile, so
     /// that nobody hangs in a full pipe and no last word is lost.
-    pub(super) fn end(&mut self, tree: &Tree, mut reading: Option<(&mut Child, &mut OutputFile)>) {
+    pub(super) fn end(&mut self, tree: &Tree, mut reading: Option<(&mut Child, &mut Output)>) {
         let begun = Instant::now();
         tree.signal(false);
         while !tree.alive().is_empty() {
@@ -48,7 +49,7 @@ impl Agent {
     }
 
     /// Lets a moment pass, in which output is read and everything else noted.
-    fn tick(&mut self, reading: &mut Option<(&mut Child, &mut OutputFile)>) {
+    fn tick(&mut self, reading: &mut Option<(&mut Child, &mut Output)>) {
         let until = Instant::now() + TICK;
         loop {
             let pipe = reading.as_ref().and_then(|(child, _)| child.pipe.as_ref());

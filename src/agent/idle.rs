@@ -55,6 +55,7 @@ impl Agent {
                 Ok(Cycle::Over(end)) => return end,
                 Ok(Cycle::Job(document)) => {
                     self.idle.failures = 0;
+                    self.idle.refusal = None;
                     let was_run = self.work(document);
                     if self.mode == Mode::Once && was_run {
                         return End::JobOver;
@@ -62,6 +63,7 @@ impl Agent {
                 }
                 Ok(Cycle::Nothing) => {
                     self.idle.failures = 0;
+                    self.idle.refusal = None;
                     self.rest(jittered(self.config.polling_interval));
                 }
                 Err(Setback::Stopping) => {}

@@ -15,7 +15,19 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What is read at once: a whole pipe.
 const PIPE_SIZE: usize = 64 << 10;
 
+/// The output of the phase that runs.
+#[derive(Debug)]
+pub(super) struct Output {
+    phase: Phase,
+    file: OutputFile,
+}
+
 impl Agent {
+    /// There is more to be sent.
+    fn tell(&self, output: &Output) {
+        self.uplink.output(output.phase, output.file.length());
+    }
+
     /// Runs the command of a phase, if it has one, and returns its exit status.
     pub(super) fn run_phase(&mut self, running: &mut Running, phase: Phase) -> Option<i64> {
         let command = self.config.command(phase)?.to_owned();
@@ -26,7 +38,7 @@ impl Agent {
         let status = match self.open_output(running, phase) {
             Some(mut output) => {
                 let status = self.run_command(running, phase, &command, &mut output);
-                self.close_output(&mut output, running, phase);
+                self.close_output(&mut output, running);
                 status
             }
             None => NOT_RUN,
@@ -39,22 +51,24 @@ impl Agent {
     pub(super) fn refuse(&mut self, running: &mut Running, reason: &str) {
         warning!("job {} is not run: {reason}", running.job.id);
         if let Some(mut output) = self.open_output(running, Phase::Setup) {
-            output.say(&format!("ERROR: This job is not run: {reason}.\n"));
-            self.close_output(&mut output, running, Phase::Setup);
+            output
+                .file
+                .say(&format!("ERROR: This job is not run: {reason}.\n"));
+            self.close_output(&mut output, running);
         }
         self.ended(running, Phase::Setup, NOT_RUN);
     }
 
     /// Begins a phase: its record, its log, the original's banner.
-    fn open_output(&mut self, running: &Running, phase: Phase) -> Option<OutputFile> {
+    fn open_output(&mut self, running: &Running, phase: Phase) -> Option<Output> {
         self.record(running, &Entry::Started(phase));
         let log = running.record.log(phase);
         let copy = running
             .workspace
             .as_ref()
             .map(|workspace| workspace.log(phase));
-        let mut output = match OutputFile::create(&log, copy.as_deref()) {
-            Ok(output) => output,
+        let file = match OutputFile::create(&log, copy.as_deref()) {
+            Ok(file) => file,
             Err(error) => {
                 error!(
                     "cannot make {}: {error}; phase {phase} is not run",
@@ -68,19 +82,21 @@ impl Agent {
             self.config.agent_id
         );
         let rule = "*".repeat(title.chars().count());
-        output.say(&format!("{rule}\n{title}\n{rule}\n"));
-        self.uplink.output(output.length());
+        let mut output = Output { phase, file };
+        output.file.say(&format!("{rule}\n{title}\n{rule}\n"));
+        self.tell(&output);
         Some(output)
     }
 
-    fn close_output(&self, output: &mut OutputFile, running: &Running, phase: Phase) {
-        output.finish();
-        self.uplink.output(output.length());
-        if output.lost() > 0 {
+    fn close_output(&self, output: &mut Output, running: &Running) {
+        output.file.finish();
+        self.tell(output);
+        if output.file.lost() > 0 {
             warning!(
-                "the last {} bytes of the output of phase {phase} of job {} are lost: {} could \
+                "the last {} bytes of the output of phase {} of job {} are lost: {} could \
                  not be written to",
-                output.lost(),
+                output.file.lost(),
+                output.phase,
                 running.job.id,
                 running.record.directory().display()
             );
@@ -92,7 +108,7 @@ impl Agent {
         running: &Running,
         phase: Phase,
         command: &str,
-        output: &mut OutputFile,
+        output: &mut Output,
     ) -> i64 {
         let directory = match &running.workspace {
             Some(workspace) => workspace.directory(),
@@ -116,7 +132,7 @@ impl Agent {
             Err(error) => {
                 let job = &running.job.id;
                 error!("cannot start the command of phase {phase} of job {job}: {error}");
-                output.say(&format!(
+                output.file.say(&format!(
                     "ERROR: The command could not be started: {error}.\n"
                 ));
                 NOT_RUN
@@ -131,7 +147,7 @@ impl Agent {
         child: &mut Child,
         phase: Phase,
         mut watch: Watch,
-        output: &mut OutputFile,
+        output: &mut Output,
     ) -> i64 {
         loop {
             if let Some(stop) = self.stop_reason(phase) {
@@ -187,7 +203,7 @@ impl Agent {
     }
 
     /// Reads what is there now, up to a pipe full; false when it was nothing.
-    pub(super) fn read(&self, child: &mut Child, output: &mut OutputFile) -> bool {
+    pub(super) fn read(&self, child: &mut Child, output: &mut Output) -> bool {
         let Some(pipe) = &mut child.pipe else {
             return false;
         };
@@ -195,8 +211,8 @@ impl Agent {
         match pipe.read(&mut buffer) {
             Ok(None) => false,
             Ok(Some(length @ 1..)) => {
-                output.bytes(buffer.get(..length).unwrap_or_default());
-                self.uplink.output(output.length());
+                output.file.bytes(buffer.get(..length).unwrap_or_default());
+                self.tell(output);
                 true
             }
             // The end; the command may well run on without its output.
@@ -209,7 +225,7 @@ impl Agent {
 
     /// The shell has ended, and with it the phase: what is in the pipe is read,
     /// and what else comes within a moment.
-    fn read_last_words(&mut self, child: &mut Child, output: &mut OutputFile) {
+    fn read_last_words(&mut self, child: &mut Child, output: &mut Output) {
         let deadline = Instant::now() + LAST_WORDS;
         while child.pipe.is_some() && !self.abandoned {
             match self.next(child.pipe.as_ref(), Some(deadline)) {
@@ -225,10 +241,10 @@ impl Agent {
     }
 
     /// Says why, then ends the command's whole tree.
-    fn stop_command(&mut self, child: &mut Child, stop: Stop, output: &mut OutputFile) -> i64 {
+    fn stop_command(&mut self, child: &mut Child, stop: Stop, output: &mut Output) -> i64 {
         info!("{stop}");
-        output.say(&format!("\n{stop}\n"));
-        self.uplink.output(output.length());
+        output.file.say(&format!("\n{stop}\n"));
+        self.tell(output);
         let tree = child.tree.clone();
         self.end(&tree, Some((child, output)));
         match stop {

@@ -51,8 +51,8 @@ pub(super) enum Step {
 pub(super) struct Delivery {
     pub(super) record: Arc<Record>,
     pub(super) progress: Progress,
-    /// Bytes in the log of the phase that runs.
-    available: u64,
+    /// The phase that runs, and how many bytes its log has.
+    available: Option<(Phase, u64)>,
     /// Since when some of them wait.
     waiting_since: Option<Instant>,
     last_fragment: Option<Instant>,
@@ -79,7 +79,7 @@ impl Delivery {
         Delivery {
             record,
             progress,
-            available: 0,
+            available: None,
             waiting_since: None,
             last_fragment: None,
             largest_fragment: LARGEST_FRAGMENT,
@@ -100,17 +100,23 @@ impl Delivery {
 
     /// What has become of the job.
     pub(super) fn apply(&mut self, entry: &Entry) {
-        if let Entry::Started(_) = entry {
-            self.available = 0;
-            self.waiting_since = None;
-        }
         self.progress.apply(entry);
     }
 
-    /// The log of the phase that runs has this many bytes.
-    pub(super) fn output(&mut self, available: u64, now: Instant) {
-        self.available = available;
+    /// The log of this phase, which runs, has this many bytes. The phase may be
+    /// one whose beginning has not been told yet.
+    pub(super) fn output(&mut self, phase: Phase, available: u64, now: Instant) {
+        if self.available.is_none_or(|(known, _)| known != phase) {
+            self.waiting_since = None;
+        }
+        self.available = Some((phase, available));
         self.waiting_since.get_or_insert(now);
+    }
+
+    /// Bytes of a phase's log, as long as it runs.
+    fn available(&self, phase: Phase) -> u64 {
+        let known = self.available.filter(|(known, _)| *known == phase);
+        known.map_or(0, |(_, available)| available)
     }
 
     /// The phase whose turn it is.
@@ -153,7 +159,7 @@ impl Delivery {
                 fragment
             };
         }
-        let waiting = self.available.saturating_sub(phase.sent);
+        let waiting = self.available(phase.phase).saturating_sub(phase.sent);
         let Some(since) = self
             .waiting_since
             .filter(|_| waiting > 0 && !phase.output_refused)
@@ -208,7 +214,7 @@ impl Delivery {
         let started = Instant::now();
         let text = match self.read(phase, from) {
             Ok(text) if text.is_empty() => {
-                // A log that is shorter than it was: nothing more will come.
+                // A log that is shorter than it was: there is nothing to send.
                 self.note(&Entry::OutputRefused(phase));
                 return Ok(());
             }
@@ -230,7 +236,7 @@ impl Delivery {
             Ok(()) => {
                 self.last_fragment = Some(started);
                 // What was printed since waits from now on.
-                self.waiting_since = (bytes < self.available).then_some(started);
+                self.waiting_since = (bytes < self.available(phase)).then_some(started);
                 self.note(&Entry::Sent {
                     phase,
                     bytes,
@@ -422,4 +428,111 @@ pub(super) fn pause(failures: u32, longest: Duration) -> Duration {
     let whole = doubled.min(longest);
     let jitter = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_536.0;
     whole.mul_f64(0.5 + jitter / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn delivery(basedir: &Path) -> Delivery {
+        let id = "4a01916a-c18b-4c2c-87bb-7da770768044";
+        std::fs::create_dir_all(basedir).unwrap();
+        let record = Record::create(basedir, id, "a").unwrap();
+        Delivery::new(
+            Arc::new(record),
+            Progress::default(),
+            Duration::from_secs(30),
+        )
+    }
+
+    fn started(delivery: &mut Delivery, phase: Phase, log: &str) {
+        std::fs::write(delivery.record.log(phase), log).unwrap();
+        delivery.apply(&Entry::Started(phase));
+    }
+
+    fn ended(delivery: &mut Delivery, phase: Phase) {
+        delivery.apply(&Entry::Ended { phase, status: 0 });
+    }
+
+    fn sent(delivery: &mut Delivery, phase: Phase, bytes: u64) {
+        delivery.apply(&Entry::Sent {
+            phase,
+            bytes,
+            next_fragment: delivery.progress.next_fragment + 1,
+        });
+    }
+
+    #[test]
+    fn a_job_is_delivered_in_its_order() {
+        let basedir = std::env::temp_dir().join(format!("tfa-order-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        let now = Instant::now();
+        assert_eq!(job.next(now), Step::Wait(None));
+        started(&mut job, Phase::Setup, "12345");
+        assert_eq!(job.next(now), Step::Wait(None), "nothing was printed");
+        ended(&mut job, Phase::Setup);
+        started(&mut job, Phase::Test, "67");
+        assert_eq!(job.next(now), Step::Fragment(Phase::Setup, 0));
+        sent(&mut job, Phase::Setup, 3);
+        assert_eq!(job.next(now), Step::Fragment(Phase::Setup, 3));
+        sent(&mut job, Phase::Setup, 5);
+        assert_eq!(job.next(now), Step::Status(Phase::Setup));
+        job.apply(&Entry::Reported(Phase::Setup));
+        ended(&mut job, Phase::Test);
+        assert_eq!(job.next(now), Step::Fragment(Phase::Test, 0));
+        job.apply(&Entry::OutputRefused(Phase::Test));
+        assert_eq!(job.next(now), Step::Status(Phase::Test));
+        job.apply(&Entry::Reported(Phase::Test));
+        assert_eq!(job.next(now), Step::Wait(None), "cleanup may come");
+        let artifacts = Some("/nowhere".into());
+        job.apply(&Entry::Finished { artifacts });
+        assert_eq!(job.next(now), Step::Artifacts);
+        job.artifacts_last = true;
+        assert_eq!(job.next(now), Step::Complete);
+        job.apply(&Entry::Complete);
+        assert_eq!(job.next(now), Step::Artifacts);
+        job.apply(&Entry::ArtifactsSent);
+        assert_eq!(job.next(now), Step::Done);
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    #[test]
+    fn no_line_waits_for_half_a_second_and_none_travels_alone() {
+        let basedir = std::env::temp_dir().join(format!("tfa-due-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        let now = Instant::now();
+        started(&mut job, Phase::Test, "");
+        // Told before the beginning of its phase was: not lost.
+        job.output(Phase::Test, 10, now);
+        assert_eq!(job.next(now), Step::Wait(Some(now + GATHER)));
+        job.output(Phase::Test, 20, now + GATHER / 2);
+        assert_eq!(job.next(now + GATHER), Step::Fragment(Phase::Test, 0));
+        sent(&mut job, Phase::Test, 20);
+        job.last_fragment = Some(now + GATHER);
+        job.waiting_since = None;
+        // Just after a fragment: as late as it gets.
+        job.output(Phase::Test, 30, now + GATHER);
+        let due = now + GATHER + FRAGMENT_INTERVAL;
+        assert_eq!(job.next(now + GATHER), Step::Wait(Some(due)));
+        assert!(GATHER + FRAGMENT_INTERVAL < Duration::from_millis(500));
+        assert_eq!(job.next(due), Step::Fragment(Phase::Test, 20));
+        // A flood does not wait at all.
+        job.output(Phase::Test, 20 + LARGEST_FRAGMENT, now + GATHER);
+        assert_eq!(job.next(now + GATHER), Step::Fragment(Phase::Test, 20));
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_one() {
+        let longest = Duration::from_secs(30);
+        for (failures, whole) in [(1, 1), (2, 2), (3, 4), (6, 30), (1_000, 30)] {
+            let pause = pause(failures, longest);
+            let whole = Duration::from_secs(whole);
+            assert!(
+                pause >= whole / 2 && pause <= whole,
+                "{failures}: {pause:?}"
+            );
+        }
+    }
 }

@@ -18,7 +18,7 @@ mod token;
 
 pub use api::{AgentData, Failure};
 
-use crate::job::{Entry, Progress, Record};
+use crate::job::{Entry, Phase, Progress, Record};
 use crate::json::Object;
 use crate::sys::Wake;
 use api::{Api, Common};
@@ -103,9 +103,9 @@ enum Command {
 #[derive(Debug, Default)]
 struct Queue {
     commands: VecDeque<Command>,
-    /// How long the running phase's log is. Not a command: a flood of output
-    /// must not become a flood of those.
-    output: Option<u64>,
+    /// The phase that runs, and how long its log is. Not a command: a flood of
+    /// output must not become a flood of those.
+    output: Option<(Phase, u64)>,
 }
 
 /// The agent's end of the uplink.
@@ -162,10 +162,10 @@ impl Uplink {
         self.command(Command::Entry(entry));
     }
 
-    /// The running phase's log has this many bytes.
-    pub fn output(&self, available: u64) {
+    /// The log of the phase that runs has this many bytes.
+    pub fn output(&self, phase: Phase, available: u64) {
         let mut queue = lock(&self.queue.0);
-        queue.output = Some(available);
+        queue.output = Some((phase, available));
         self.queue.1.notify_one();
     }
 
@@ -225,10 +225,10 @@ impl Thread {
         let mut queue = lock(mutex);
         loop {
             let command = queue.commands.pop_front();
-            // Output belongs to the phase before the command, or to none.
-            let output = queue.output.take();
-            if let (Some(available), Some(job)) = (output, &mut self.job) {
-                job.delivery.output(available, Instant::now());
+            // Before a job is known, there is nobody to be told of its output.
+            let output = queue.output.take_if(|_| self.job.is_some());
+            if let (Some((phase, available)), Some(job)) = (output, &mut self.job) {
+                job.delivery.output(phase, available, Instant::now());
             }
             if command.is_some() || output.is_some() {
                 return command;
