@@ -38,8 +38,10 @@ pub(super) struct LiveJob {
     job_state: Option<Phase>,
     /// The last phase that was posted as the agent's state.
     agent_state: Option<Phase>,
-    /// When the job's state was last read, and for how long that took.
+    /// When somebody last tried to read the job's state, and for how long.
     checked: Option<(Instant, Duration)>,
+    /// When that last worked.
+    job_read: Option<Instant>,
     /// When the agent's state was last read.
     agent_read: Instant,
     cancelled: bool,
@@ -59,6 +61,7 @@ impl LiveJob {
             job_state: None,
             agent_state: None,
             checked: None,
+            job_read: None,
             // It was read before the job was asked for.
             agent_read: Instant::now(),
             cancelled: false,
@@ -136,6 +139,7 @@ impl LiveJob {
         self.checked = Some((Instant::now(), begun.elapsed()));
         match state {
             Ok(state) => {
+                self.job_read = Some(begun);
                 if state.as_deref() == Some("cancelled") && !self.cancelled {
                     self.cancelled = true;
                     tell(Event::Cancelled);
@@ -157,8 +161,13 @@ impl LiveJob {
         now: Instant,
     ) -> Option<Result<(), Failure>> {
         let phase = self.delivery.current().map(|current| current.phase);
+        // A server that cannot say whether the job was cancelled is not told
+        // that it is not: the state waits, everything else goes on.
+        let is_known = self
+            .job_read
+            .is_some_and(|read| now < read + self.interval());
         let job_due = phase.filter(|&phase| {
-            self.job_state != Some(phase) && !self.cancelled && phase != Phase::Cleanup
+            self.job_state != Some(phase) && !self.cancelled && is_known && phase != Phase::Cleanup
         });
         let agent_due = phase.filter(|&phase| self.agent_state != Some(phase));
         if let Some(phase) = job_due {
