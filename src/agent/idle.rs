@@ -57,7 +57,7 @@ impl Agent {
                     self.idle.failures = 0;
                     self.idle.refusal = None;
                     let was_run = self.work(document);
-                    if self.mode == Mode::Once && was_run {
+                    if self.mode == Mode::Once && was_run && self.stopping.is_none() {
                         return End::JobOver;
                     }
                 }

@@ -9,7 +9,7 @@ use super::{Entry, Phase, Progress};
 use crate::sys::files;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,12 +52,12 @@ impl Record {
         Ok(record)
     }
 
-    /// Opens the record in a directory and reads how far it is; `None` when the
-    /// directory is no record.
+    /// Reads how far the record in a directory is; `None` when the directory is
+    /// no record. Nothing is changed: it may be another agent's.
     ///
     /// # Errors
-    /// When it cannot be read or added to.
-    pub fn open(directory: &Path) -> io::Result<Option<(Record, Progress)>> {
+    /// When it cannot be read.
+    pub fn read(directory: &Path) -> io::Result<Option<Progress>> {
         let path = directory.join(JOURNAL);
         let is_file = |metadata: fs::Metadata| metadata.is_file();
         if !fs::symlink_metadata(&path).is_ok_and(is_file) {
@@ -74,23 +74,29 @@ impl Record {
                 (None, false) => {}
             }
             first = false;
-            if line.ends_with(b"\n") {
-                line.clear();
-            }
+            line.clear();
         }
-        if first {
-            return Ok(None);
-        }
+        Ok((!first).then_some(progress))
+    }
+
+    /// Opens a record that is there, to be added to.
+    ///
+    /// # Errors
+    /// When it cannot be added to.
+    pub fn open(directory: &Path) -> io::Result<Record> {
+        let path = directory.join(JOURNAL);
         let mut journal = files::open_append(&path)?;
-        if !line.is_empty() {
+        let mut last = [b'\n'];
+        let length = journal.metadata()?.len();
+        File::open(&path)?.read_exact_at(&mut last, length.saturating_sub(1))?;
+        if last != *b"\n" {
             // The torn line must not swallow the next one.
             journal.write_all(b"\n")?;
         }
-        let record = Record {
+        Ok(Record {
             directory: directory.to_owned(),
             journal: Mutex::new(journal),
-        };
-        Ok(Some((record, progress)))
+        })
     }
 
     /// Adds an entry; when this returns, it is as durable as it has to be.
@@ -167,11 +173,12 @@ impl Records {
         entries.sort();
         let mut records = Records::default();
         for (_, path) in entries {
-            match Record::open(&path) {
-                Ok(Some((_, progress))) if progress.agent_id != agent_id => {}
-                Ok(Some((record, progress))) if progress.finished => {
-                    records.owed.push((record, progress));
-                }
+            match Record::read(&path) {
+                Ok(Some(progress)) if progress.agent_id != agent_id => {}
+                Ok(Some(progress)) if progress.finished => match Record::open(&path) {
+                    Ok(record) => records.owed.push((record, progress)),
+                    Err(_) => records.foreign.push(path),
+                },
                 Ok(Some(_)) => records.interrupted.push(path),
                 Ok(None) | Err(_) => records.foreign.push(path),
             }
@@ -210,11 +217,12 @@ mod tests {
             let mut bytes = whole.clone();
             bytes.extend_from_slice(&line.as_bytes()[..cut]);
             fs::write(record.directory.join(JOURNAL), bytes).unwrap();
-            let (opened, progress) = Record::open(&record.directory).unwrap().unwrap();
+            let progress = Record::read(&record.directory).unwrap().unwrap();
+            let opened = Record::open(&record.directory).unwrap();
             let expected = (cut + 1 >= line.len()).then_some(3);
             assert_eq!(progress.phases[0].status, expected, "cut at {cut}");
             opened.append(&Entry::Started(Phase::Test)).unwrap();
-            let (_, progress) = Record::open(&record.directory).unwrap().unwrap();
+            let progress = Record::read(&record.directory).unwrap().unwrap();
             assert_eq!(progress.phases.len(), 2, "cut at {cut}");
         }
         fs::remove_dir_all(basedir).unwrap();

@@ -201,10 +201,12 @@ impl LiveJob {
         if let Some(phase) = job_due.filter(|&phase| phase != Phase::Cleanup)
             && !self.cancelled
         {
-            if self.job_read.is_none_or(Reading::is_stale) {
+            if self.check_failures == 0 && self.job_read.is_none_or(Reading::is_stale) {
                 self.check(api, tell);
             }
-            if !self.cancelled {
+            // A server that cannot say whether the job was cancelled is not told
+            // that it is not: the state waits, everything else goes on.
+            if !self.cancelled && self.check_failures == 0 {
                 return Some(self.post_job_state(api, phase));
             }
         }

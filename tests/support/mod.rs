@@ -12,7 +12,9 @@
     reason = "a test's helper fails as loudly as the test"
 )]
 
+pub mod gate;
 pub mod lab;
+pub mod program;
 pub mod proxy;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,385 @@
+//! The agent's days: it says who it is, waits, rests, restarts and stops.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helper fails as loudly as the test"
+)]
+
+mod support;
+
+use std::time::Duration;
+use support::gate::Gate;
+use support::lab::{Lab, PATIENCE, is_alive, numbers, wait_for_file, wait_until};
+use support::proxy::{Fault, Outcome};
+use testflinger_agent::job::Phase;
+use testflinger_agent::local::Exchange;
+
+const NAME: &str = "/v1/agents/data/lab-agent";
+
+fn is_question(exchange: &Exchange) -> bool {
+    exchange.method == "GET" && exchange.path.starts_with("/v1/job?")
+}
+
+/// How many requests of a kind there have been.
+fn count(exchanges: &[Exchange], method: &str, path: &str) -> usize {
+    let same = |exchange: &&Exchange| exchange.method == method && exchange.path == path;
+    exchanges.iter().filter(same).count()
+}
+
+/// Waits for so many more requests of a kind.
+fn wait_for_more(lab: &Lab, more: usize, method: &str, path: &str) {
+    let before = count(&lab.server.exchanges(), method, path);
+    lab.wait(&format!("{more} more {method} {path}"), |view| {
+        count(view.exchanges(), method, path) >= before + more
+    });
+}
+
+/// Waits until the agent has been through a whole cycle that began after now.
+fn wait_for_a_cycle(lab: &Lab) {
+    wait_for_more(lab, 2, "GET", NAME);
+}
+
+/// Waits until the running job's state has been read twice more: what was read
+/// before is too old by then to be relied upon.
+fn wait_for_two_checks(lab: &Lab, job: &str) {
+    wait_for_more(lab, 2, "GET", &format!("/v1/result/{job}"));
+}
+
+fn questions(lab: &Lab) -> usize {
+    let exchanges = lab.server.exchanges();
+    exchanges.iter().filter(|one| is_question(one)).count()
+}
+
+fn state_and_comment(lab: &Lab) -> (String, String) {
+    let agent = lab.server.agent("lab-agent").unwrap();
+    (agent.state, agent.comment)
+}
+
+fn words(state: &str, comment: &str) -> (String, String) {
+    (state.to_owned(), comment.to_owned())
+}
+
+#[test]
+fn an_idle_agent_says_who_it_is_and_then_makes_two_requests_a_cycle() {
+    let lab = Lab::new()
+        .set("identifier", "\"sn-4711\"")
+        .set("location", "\"shelf 3\"")
+        .set("provision_type", "\"noprovision\"")
+        .set("advertised_queues", r#"{"lab": "for tests"}"#)
+        .set(
+            "advertised_images",
+            r#"{"lab": {"noble": "url: http://x/y"}}"#,
+        );
+    let _agent = lab.agent();
+    lab.wait("three cycles", |view| {
+        let exchanges = view.exchanges().iter();
+        exchanges.filter(|one| is_question(one)).count() >= 3
+    });
+    let exchanges = lab.server.exchanges();
+    let seen: Vec<_> = exchanges
+        .iter()
+        .map(|one| (one.method.as_str(), one.path.as_str(), one.status))
+        .collect();
+    let first = [
+        ("POST", "/v1/oauth2/refresh", 200),
+        ("POST", NAME, 200),
+        ("GET", NAME, 200),
+        ("POST", NAME, 200),
+        ("POST", "/v1/agents/queues", 200),
+        ("POST", "/v1/agents/images", 200),
+        ("GET", "/v1/job?queue=lab", 204),
+    ];
+    let cycle = [("GET", NAME, 200), ("GET", "/v1/job?queue=lab", 204)];
+    let wanted = first.iter().chain(cycle.iter().cycle()).take(seen.len());
+    assert_eq!(seen, wanted.copied().collect::<Vec<_>>());
+    let bodies: Vec<_> = exchanges.iter().map(|one| &one.request_body).collect();
+    assert_eq!(
+        bodies[1],
+        r#"{"queues": ["lab"], "location": "shelf 3", "provision_type": "noprovision", "identifier": "sn-4711"}"#
+    );
+    assert_eq!(bodies[3], r#"{"state": "waiting", "comment": ""}"#);
+    assert_eq!(bodies[4], r#"{"lab": "for tests"}"#);
+    assert_eq!(bodies[5], r#"{"lab": {"noble": "url: http://x/y"}}"#);
+    for one in exchanges.iter().filter(|one| is_question(one)) {
+        assert!(one.has_cookie, "{one:?}");
+    }
+}
+
+#[test]
+fn row_32_a_job_that_is_on_its_way_while_the_agent_is_told_to_stop_is_not_lost() {
+    let lab = Lab::new()
+        .with_proxy()
+        .command("setup", "echo never")
+        .command("test", "echo never")
+        .command("cleanup", "echo cleaned");
+    let job = lab.submit_test();
+    let late = Fault::Delay(Duration::from_secs(3));
+    lab.proxy().on("GET", "/v1/job", 1, late);
+    let mut agent = lab.agent();
+    lab.proxy().wait_for_arrival("GET", "/v1/job", 1, PATIENCE);
+    agent.signal("TERM");
+    agent.wait_for_log("told to stop");
+    assert_eq!(agent.wait(), 0);
+    assert_eq!(lab.server.job_state(&job).as_deref(), Some("complete"));
+    assert_eq!(lab.status(&job, "setup"), Some(100), "{}", lab.story());
+    assert_eq!(lab.status(&job, "test"), None);
+    assert_eq!(lab.status(&job, "cleanup"), Some(0));
+    let said = "ERROR: This job is not run: the agent was told to stop.\n";
+    assert_eq!(lab.body(&job, Phase::Setup), said);
+    assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
+}
+
+#[test]
+fn row_32_a_job_is_only_asked_for_right_after_a_request_that_worked() {
+    let lab = Lab::new().with_proxy().command("test", "echo tested");
+    for path in ["/v1/oauth2/refresh", NAME, NAME] {
+        lab.proxy().on("*", path, 1, Fault::status(500));
+    }
+    let _agent = lab.agent();
+    for _ in 0..2 {
+        let job = lab.submit_test();
+        lab.wait_until_complete(&job);
+        lab.proxy().on("GET", NAME, 1, Fault::DropReply);
+    }
+    let before = questions(&lab);
+    lab.wait("the agent asks again", |view| {
+        let exchanges = view.exchanges().iter();
+        exchanges.filter(|one| is_question(one)).count() > before
+    });
+    let seen = lab.proxy().seen();
+    let mut looked = false;
+    for pair in seen.windows(2) {
+        let worked = |outcome: &Outcome| matches!(outcome, Outcome::Status(200..=299));
+        looked |= pair[0].method == "GET" && pair[0].path == NAME && worked(&pair[0].outcome);
+        if pair[1].path.starts_with("/v1/job?") {
+            assert!(worked(&pair[0].outcome), "{seen:#?}");
+            assert!(looked, "{seen:#?}");
+            looked = false;
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_is_out_of_service_takes_no_job_until_it_is_back() {
+    for state in ["offline", "maintenance"] {
+        let lab = Lab::new().command("test", "echo tested");
+        lab.server.set_agent("lab-agent", state, "the fan is loud");
+        let first = lab.submit_test();
+        let agent = lab.agent();
+        wait_for_a_cycle(&lab);
+        assert_eq!(questions(&lab), 0, "{}", lab.story());
+        assert_eq!(state_and_comment(&lab), words(state, "the fan is loud"));
+        agent.wait_for_log(&format!("{state} and takes no jobs: the fan is loud"));
+
+        lab.server.set_agent("lab-agent", "waiting", "");
+        lab.wait_until_complete(&first);
+
+        // The cycle after the job may be under way.
+        wait_for_a_cycle(&lab);
+        lab.server
+            .set_agent("lab-agent", state, "and now it smells");
+        wait_for_a_cycle(&lab);
+        let second = lab.submit_test();
+        wait_for_a_cycle(&lab);
+        assert_eq!(lab.server.job_state(&second).as_deref(), Some("waiting"));
+        assert_eq!(state_and_comment(&lab), words(state, "and now it smells"));
+
+        lab.server.set_agent("lab-agent", "waiting", "");
+        lab.wait_until_complete(&second);
+        let said = agent.log().matches("takes no jobs").count();
+        assert_eq!(said, 2, "{}", agent.log());
+    }
+}
+
+#[test]
+fn an_agent_taken_out_of_service_during_a_job_stays_so_after_it() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "setup");
+    let lab = lab
+        .command("setup", &gate.words())
+        .command("test", "echo tested");
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait("the setup phase is shown", |view| {
+        view.agent("lab-agent")
+            .is_some_and(|agent| agent.state == "setup" && agent.job_id == job)
+    });
+    lab.server
+        .set_agent("lab-agent", "maintenance", "a new cable");
+    wait_for_two_checks(&lab, &job);
+    let next = lab.submit_test();
+    gate.open();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "tested\n");
+    wait_for_a_cycle(&lab);
+    assert_eq!(
+        state_and_comment(&lab),
+        words("maintenance", "a new cable"),
+        "{}",
+        lab.story()
+    );
+    assert_eq!(lab.server.job_state(&next).as_deref(), Some("waiting"));
+    assert_eq!(lab.server.agent("lab-agent").unwrap().job_id, "");
+}
+
+#[test]
+fn a_restart_is_said_to_the_server_and_is_over_at_the_next_start() {
+    let lab = Lab::new();
+    for by_signal in [true, false] {
+        let mut agent = lab.agent();
+        wait_for_a_cycle(&lab);
+        assert_eq!(state_and_comment(&lab), words("waiting", ""));
+        if by_signal {
+            agent.signal("USR1");
+        } else {
+            lab.server.set_agent("lab-agent", "restart", "redeployed");
+        }
+        assert_eq!(agent.wait(), 1);
+        assert_eq!(state_and_comment(&lab).0, "restart");
+    }
+    let _agent = lab.agent();
+    wait_for_a_cycle(&lab);
+    assert_eq!(state_and_comment(&lab), words("waiting", ""));
+}
+
+#[test]
+fn a_restart_wanted_during_a_job_comes_after_it() {
+    for by_signal in [true, false] {
+        let lab = Lab::new();
+        let gate = Gate::new(&lab.scratch, "test");
+        let lab = lab
+            .command("test", &format!("echo begun; {}", gate.words()))
+            .command("cleanup", "echo cleaned");
+        let job = lab.submit_test();
+        let mut agent = lab.agent();
+        lab.wait_for_output(&job, Phase::Test, "begun");
+        let next = lab.submit_test();
+        if by_signal {
+            agent.signal("USR1");
+            agent.wait_for_log("SIGUSR1");
+        } else {
+            lab.server.set_agent("lab-agent", "restart", "");
+            wait_for_two_checks(&lab, &job);
+        }
+        gate.open();
+        assert_eq!(agent.wait(), 1);
+        assert_eq!(lab.server.job_state(&job).as_deref(), Some("complete"));
+        assert_eq!(lab.status(&job, "test"), Some(0));
+        assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
+        assert_eq!(lab.server.job_state(&next).as_deref(), Some("waiting"));
+        assert_eq!(state_and_comment(&lab).0, "restart", "{}", lab.story());
+    }
+}
+
+#[test]
+fn a_restart_waits_while_the_agent_is_offline() {
+    let lab = Lab::new();
+    lab.server.set_agent("lab-agent", "offline", "do not touch");
+    let mut agent = lab.agent();
+    wait_for_a_cycle(&lab);
+    agent.signal("USR1");
+    agent.wait_for_log("SIGUSR1");
+    wait_for_a_cycle(&lab);
+    assert!(is_alive(agent.pid()));
+    assert_eq!(state_and_comment(&lab), words("offline", "do not touch"));
+    lab.server.set_agent("lab-agent", "waiting", "");
+    assert_eq!(agent.wait(), 1);
+    assert_eq!(state_and_comment(&lab).0, "restart");
+}
+
+#[test]
+fn an_idle_agent_that_is_told_to_stop_ends_with_0() {
+    for signal in ["TERM", "INT"] {
+        let lab = Lab::new();
+        let mut agent = lab.agent();
+        wait_for_a_cycle(&lab);
+        agent.signal(signal);
+        assert_eq!(agent.wait(), 0);
+        assert_eq!(state_and_comment(&lab), words("waiting", ""));
+    }
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_ends_the_phase_cleans_up_and_delivers() {
+    for signal in ["TERM", "INT"] {
+        let lab = Lab::new();
+        let pid = lab.scratch.path("pid");
+        let gate = Gate::new(&lab.scratch, "never");
+        let test = format!(
+            "echo $$ > '{}'; echo begun; {}",
+            pid.display(),
+            gate.words()
+        );
+        let lab = lab
+            .command("test", &test)
+            .command("reserve", "echo never")
+            .command("cleanup", "echo cleaned");
+        let job = lab
+            .submit(r#""test_data": {"test_cmds": "x"}, "reserve_data": {"ssh_keys": ["lp:x"]}"#);
+        let mut agent = lab.agent();
+        lab.wait_for_output(&job, Phase::Test, "begun");
+        agent.signal(signal);
+        assert_eq!(agent.wait(), 0);
+        assert!(!is_alive(numbers(&pid)[0]));
+        assert_eq!(lab.server.job_state(&job).as_deref(), Some("complete"));
+        assert_eq!(lab.status(&job, "test"), Some(100));
+        assert_eq!(lab.status(&job, "reserve"), None);
+        assert_eq!(lab.status(&job, "cleanup"), Some(0));
+        assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
+        let said = "begun\n\nERROR: The agent was told to stop, exiting.\n";
+        assert_eq!(lab.body(&job, Phase::Test), said);
+    }
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_twice_ends_at_once_with_all_of_its_jobs_processes() {
+    let lab = Lab::new();
+    let (pid, daemon) = (lab.scratch.path("pid"), lab.scratch.path("daemon"));
+    let gate = Gate::new(&lab.scratch, "never");
+    let test = format!(
+        "trap '' TERM; '{}' daemon '{}'; echo $$ > '{}'; {}",
+        support::fixture().display(),
+        daemon.display(),
+        pid.display(),
+        gate.words()
+    );
+    let cleaned = lab.scratch.path("cleaned");
+    let lab = lab
+        .command("test", &test)
+        .command("cleanup", &format!("echo x > '{}'", cleaned.display()));
+    let job = lab.submit_test();
+    let mut agent = lab.agent();
+    let pids = [numbers(&pid)[0], numbers(&daemon)[0]];
+    agent.signal("TERM");
+    agent.wait_for_log("told to stop: ");
+    assert!(is_alive(pids[0]));
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    for pid in pids {
+        assert!(!is_alive(pid), "{}", lab.story());
+    }
+    assert!(!cleaned.exists());
+    assert_ne!(lab.server.job_state(&job).as_deref(), Some("complete"));
+}
+
+#[test]
+fn a_hangup_is_ignored() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "test");
+    let ready = lab.scratch.path("ready");
+    let test = format!("echo x > '{}'; {}", ready.display(), gate.words());
+    let lab = lab.command("test", &test);
+    let agent = lab.agent();
+    wait_for_a_cycle(&lab);
+    agent.signal("HUP");
+    agent.wait_for_log("SIGHUP is ignored");
+    let job = lab.submit_test();
+    wait_for_file(&ready);
+    agent.signal("HUP");
+    wait_until("the second SIGHUP is noticed", || {
+        agent.log().matches("SIGHUP is ignored").count() == 2
+    });
+    gate.open();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(0));
+    assert!(is_alive(agent.pid()));
+}
