@@ -85,7 +85,13 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
             Ok(())
         });
     }
-    let child = command.spawn()?;
+    let child = command.spawn().map_err(|error| {
+        let directory = spawn.directory.display();
+        io::Error::new(
+            error.kind(),
+            format!("cannot run {SHELL} in {directory}: {error}"),
+        )
+    })?;
     // Dropping the handle leaves the process alone: `reap` waits for it.
     i32::try_from(child.id()).map_err(io::Error::other)
 }
