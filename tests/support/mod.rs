@@ -13,6 +13,7 @@
 )]
 
 pub mod lab;
+pub mod means;
 pub mod proxy;
 
 use std::path::{Path, PathBuf};
