@@ -51,6 +51,7 @@ impl Agent {
         } else {
             self.run_phases(&mut running);
         }
+        self.restore_workspace(&running);
         self.run_phase(&mut running, Phase::Cleanup);
         self.end_leftovers(&Tree::without(bystanders));
         self.finish(running);
@@ -132,6 +133,20 @@ impl Agent {
             if status != 0 && phase != Phase::Test {
                 return;
             }
+        }
+    }
+
+    /// Cleanup runs for every job, also for one that removed the ground under
+    /// its feet.
+    fn restore_workspace(&self, running: &Running) {
+        let Some(workspace) = &running.workspace else {
+            return;
+        };
+        let directory = workspace.directory().display();
+        match workspace.restore(&running.job, &running.statuses) {
+            Ok(false) => {}
+            Ok(true) => info!("the job removed {directory}; it is made anew for the cleanup"),
+            Err(error) => warning!("cannot make {directory} anew for the cleanup: {error}"),
         }
     }
 

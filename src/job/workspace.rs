@@ -29,14 +29,32 @@ impl Workspace {
             }
             other => other?,
         }
-        DirBuilder::new().mode(0o700).create(&directory)?;
         let workspace = Workspace { directory };
-        // It holds the job's secrets: 0600, and gone with the workspace.
-        workspace.write("testflinger.json", &job.text)?;
-        workspace.write("testflinger-outcome.json", "{}")?;
-        // Hosts bind-mount it, so it must be there before a connector writes it.
-        workspace.write("device-connector-error.json", "")?;
+        workspace.furnish(job)?;
         Ok(workspace)
+    }
+
+    /// Makes it anew where the job removed it. False: it is there.
+    ///
+    /// # Errors
+    /// As [`Workspace::create`].
+    pub fn restore(&self, job: &Job, statuses: &[(Phase, i64)]) -> io::Result<bool> {
+        if self.directory.is_dir() {
+            return Ok(false);
+        }
+        self.furnish(job)?;
+        self.write_outcome(statuses)?;
+        Ok(true)
+    }
+
+    /// The directory, and what stands in it before the first phase.
+    fn furnish(&self, job: &Job) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(&self.directory)?;
+        // It holds the job's secrets: 0600, and gone with the workspace.
+        self.write("testflinger.json", &job.text)?;
+        self.write("testflinger-outcome.json", "{}")?;
+        // Hosts bind-mount it, so it must be there before a connector writes it.
+        self.write("device-connector-error.json", "")
     }
 
     /// Where it is.

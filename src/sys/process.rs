@@ -63,8 +63,9 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
         .stdin(Stdio::null())
         .stdout(spawn.output)
         .stderr(errors);
-    // SAFETY: the closure runs between fork and exec; setsid and signal are
-    // async-signal-safe, and it allocates nothing. (The mask is emptied by std.)
+    // SAFETY: the closure runs between fork and exec; setsid, signal and the two
+    // of the mask are async-signal-safe, and it allocates nothing. A zeroed set
+    // is valid.
     unsafe {
         command.pre_exec(|| {
             super::cerr(libc::setsid())?;
@@ -72,10 +73,25 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
                 // Fails for KILL, STOP and the C library's own: nothing to do.
                 libc::signal(number, libc::SIG_DFL);
             }
+            // After the handlers are gone; std leaves the mask as it is.
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            let keep_no_old = std::ptr::null_mut();
+            super::cerr(libc::sigprocmask(
+                libc::SIG_SETMASK,
+                &raw const none,
+                keep_no_old,
+            ))?;
             Ok(())
         });
     }
-    let child = command.spawn()?;
+    let child = command.spawn().map_err(|error| {
+        let directory = spawn.directory.display();
+        io::Error::new(
+            error.kind(),
+            format!("cannot run {SHELL} in {directory}: {error}"),
+        )
+    })?;
     // Dropping the handle leaves the process alone: `reap` waits for it.
     i32::try_from(child.id()).map_err(io::Error::other)
 }

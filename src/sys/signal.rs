@@ -50,7 +50,8 @@ pub struct Signals {
 
 impl Signals {
     /// Catches the signals of [`Signal`] for the rest of the process's life.
-    /// SIGHUP stays ignored where it was (nohup).
+    /// SIGHUP stays ignored where it was (nohup). None of them stays blocked,
+    /// whatever was inherited: who started the agent must be able to stop it.
     ///
     /// # Errors
     /// When there is no descriptor left for the pipe.
@@ -80,6 +81,14 @@ impl Signals {
                 super::cerr(libc::sigaction(
                     number,
                     &raw const action,
+                    std::ptr::null_mut(),
+                ))?;
+                // The emptied mask of the action, with this one signal in it.
+                libc::sigaddset(&raw mut action.sa_mask, number);
+                let unblocked = &raw const action.sa_mask;
+                super::cerr(libc::sigprocmask(
+                    libc::SIG_UNBLOCK,
+                    unblocked,
                     std::ptr::null_mut(),
                 ))?;
             }

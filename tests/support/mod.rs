@@ -14,6 +14,7 @@
 
 pub mod gate;
 pub mod lab;
+pub mod means;
 pub mod program;
 pub mod proxy;
 

@@ -1,0 +1,70 @@
+//! What only some machines can do, and a test says so when they cannot: strace,
+//! mounts.
+
+use std::process::{Command, Stdio};
+
+/// Says that a test cannot be done here, unless nobody may say that.
+fn skip(what: &str) {
+    let may_not = std::env::var_os("TESTFLINGER_NO_SKIP").is_some();
+    assert!(!may_not, "this machine lacks {what}");
+    println!("skipped: needs {what}");
+}
+
+/// Whether a command works at all.
+fn works(words: &[&str]) -> bool {
+    Command::new(words[0])
+        .args(&words[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The words before a program whose main thread meets faults in its system
+/// calls, such as `fork:error=EAGAIN:when=1`. Its other threads and its children
+/// meet none, and it is itself the process that is started, not strace.
+///
+/// `None`, once that is said: strace is missing, or may not trace.
+pub fn strace(faults: &[&str]) -> Option<Vec<String>> {
+    let mut words = vec!["strace".to_owned(), "-D".into(), "-qq".into()];
+    words.extend(["-o".into(), "/dev/null".into()]);
+    if !works(&["strace", "-qq", "-o", "/dev/null", "true"]) {
+        skip("strace");
+        return None;
+    }
+    for fault in faults {
+        words.push("-e".into());
+        words.push(format!("inject={fault}"));
+    }
+    Some(words)
+}
+
+/// The system call by which this program's C library forks; not the one by
+/// which it makes threads.
+pub fn fork_call() -> &'static str {
+    let musl = cfg!(target_env = "musl");
+    match musl && cfg!(any(target_arch = "x86_64", target_arch = "arm")) {
+        true => "fork",
+        false => "clone",
+    }
+}
+
+/// The words before a program that sees other files than the rest of the
+/// machine: `mount` is a shell command that changes them.
+///
+/// `None`, once that is said: this user may not mount.
+pub fn with_mounts(mount: &str) -> Option<Vec<String>> {
+    if !works(&["unshare", "--mount", "true"]) {
+        skip("mount namespaces");
+        return None;
+    }
+    let script = format!("{mount} && exec \"$@\"");
+    let words = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    Some(words.map(str::to_owned).to_vec())
+}
+
+/// A shell command that runs the fixture with these words.
+pub fn fixture_command(words: &str) -> String {
+    format!("{} {words}", super::fixture().display())
+}
