@@ -4,10 +4,10 @@ use super::events::Events;
 use super::{Agent, Mode, Setup, environment, idle};
 use crate::config::Config;
 use crate::job::Records;
-use crate::log::{self, Level};
+use crate::log::{self, LogFile};
 use crate::sys::{self, Signals, Wake, files};
 use crate::uplink::{self, Uplink};
-use crate::{debug, info, warning};
+use crate::{info, warning};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -199,19 +199,13 @@ fn open_log(config: &Config) -> Result<(), StartError> {
     );
     for name in ["testflinger-agent.log", &own] {
         let path = basedir.join(name);
-        let file = files::open_append(&path).map_err(|error| {
+        let file = LogFile::open(&path).map_err(|error| {
             StartError::Missing(format!("cannot open the log {}: {error}", path.display()))
         })?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(error)) => debug!("cannot lock {}: {error}", path.display()),
-            Ok(()) => {}
-        }
-        log::open(file, config.logging_level, console);
+        let Some(file) = file else { continue };
+        log::open(file, config.log_format, config.logging_level, console);
         if name == own {
-            let level = Level::Info;
-            let text = format_args!("another agent logs here already; this one's log is {own}");
-            log::write(level, "agent", text);
+            info!("another agent logs here already; this one's log is {own}");
         }
         return Ok(());
     }

@@ -14,7 +14,7 @@ pub(super) fn of(fields: &Fields<'_>, config: &Config) -> Vec<(String, String)> 
         _ => None,
     };
     let mut environment = Vec::new();
-    for key in &KEYS {
+    for key in KEYS.iter().filter(|key| !key.kind.is_our_own()) {
         let text = match directory(key.name) {
             Some(path) => Some(path.to_string_lossy().into_owned()),
             None => fields.given_text(key.name).map(str::to_owned),

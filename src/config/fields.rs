@@ -1,8 +1,8 @@
 //! A configuration file's values, each read as what its key takes.
 
-use super::keys::{self, Key, Kind, MAX_SECONDS};
+use super::keys::{self, Key, Kind, MAX_BYTES, MAX_SECONDS};
 use super::{Error, address};
-use crate::log::printable;
+use crate::log::{Format, printable};
 use crate::yaml::{Node, Value};
 use std::path::{Path, PathBuf};
 
@@ -223,6 +223,46 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A number of bytes, or its default.
+    pub(super) fn bytes(&self, name: &str) -> Result<u64, Error> {
+        let Some((place, value)) = self.get(name) else {
+            return Ok(default(name).parse().unwrap_or_default());
+        };
+        let bytes = match value {
+            Value::Int(number) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        bytes
+            .filter(|bytes| *bytes <= MAX_BYTES)
+            .ok_or_else(|| self.wrong(place, name, value, Kind::Bytes.wanted()))
+    }
+
+    /// The absolute path of a file, if it is given.
+    pub(super) fn file(&self, name: &str) -> Result<Option<PathBuf>, Error> {
+        let Some((place, value)) = self.get(name) else {
+            return Ok(None);
+        };
+        let text = self.text_in(place, name, value, Kind::File.wanted())?;
+        if text.trim().is_empty() {
+            return Err(self.wrong(place, name, value, Kind::File.wanted()));
+        }
+        Ok(Some(
+            std::path::absolute(text).unwrap_or_else(|_| text.into()),
+        ))
+    }
+
+    /// How lines of the log look.
+    pub(super) fn format(&self, name: &str) -> Result<Format, Error> {
+        let Some((place, value)) = self.get(name) else {
+            return Ok(Format::Text);
+        };
+        match self.text_in(place, name, value, Kind::Format.wanted())? {
+            "text" => Ok(Format::Text),
+            "json" => Ok(Format::Json),
+            _ => Err(self.wrong(place, name, value, Kind::Format.wanted())),
+        }
+    }
+
     /// A yes or no, or its default.
     pub(super) fn yes_no(&self, name: &str) -> Result<bool, Error> {
         match self.get(name) {
@@ -293,6 +333,12 @@ mod tests {
                     ("yes", "the yes or no value true"),
                     ("[1]", "a list"),
                 ],
+                Kind::Bytes => &[
+                    ("-1", "the number -1"),
+                    ("10M", "the text \"10M\""),
+                    ("1000000000000001", "the number 1000000000000001"),
+                ],
+                Kind::Format => &[("xml", "the text \"xml\""), ("[a]", "a list")],
                 Kind::YesNo => &[
                     ("1", "the number 1"),
                     ("'yes'", "the text \"yes\""),

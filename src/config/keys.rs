@@ -25,8 +25,14 @@ pub enum Kind {
     Queues,
     /// A whole number of seconds.
     Seconds,
+    /// A whole number of bytes.
+    Bytes,
     /// The path of a directory.
     Directory,
+    /// The path of a file.
+    File,
+    /// How lines of the log look.
+    Format,
     /// The name of a level of Python's logging.
     Level,
     /// `true` or `false`.
@@ -54,7 +60,10 @@ impl Kind {
             Kind::Address => "host[:port], or a URL of http or https with nothing after the port",
             Kind::Queues => "a list of queues, at least one",
             Kind::Seconds => "a whole number of seconds from 1 to 1000000000",
+            Kind::Bytes => "a whole number of bytes from 0 to 1000000000000000",
             Kind::Directory => "the path of a directory",
+            Kind::File => "the path of a file",
+            Kind::Format => "text or json",
             Kind::Level => "DEBUG, INFO, WARNING, ERROR or CRITICAL",
             Kind::YesNo => "true or false",
             Kind::Text => "text",
@@ -62,6 +71,13 @@ impl Kind {
             Kind::Images => "a map from each queue to a map from images to their provision data",
             Kind::Unused => "anything",
         }
+    }
+
+    /// Whether keys of this kind are our own: the original has none like them, so
+    /// that no command expects them in its environment.
+    #[must_use]
+    pub fn is_our_own(self) -> bool {
+        matches!(self, Kind::Bytes | Kind::File | Kind::Format)
     }
 
     /// Whether the values are text, which phase commands find in their
@@ -75,9 +91,12 @@ impl Kind {
     }
 }
 
+/// The most bytes that can be asked for.
+pub(super) const MAX_BYTES: u64 = 1_000_000_000_000_000;
+
 /// Every key that may stand in a configuration file.
 #[rustfmt::skip] // A table reads best with one row a line.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 34] = [
     key("agent_id", Kind::Name, "", "unique name of this agent; required"),
     key("server_address", Kind::Address, "", "where the server is, `http://` unless said otherwise; required"),
     key("job_queues", Kind::Queues, "", "the queues that jobs are taken from; required"),
@@ -101,6 +120,13 @@ pub const KEYS: [Key; 27] = [
     key("identifier", Kind::Text, "", "the device's identifier, reported to the server"),
     key("location", Kind::Text, "", "where the device is, reported to the server"),
     key("provision_type", Kind::Text, "", "how the device is provisioned, reported to the server"),
+    key("ca_certificate", Kind::File, "", "certificates (PEM) to trust besides the system's"),
+    key("client_certificate", Kind::File, "", "certificate (PEM) to show to the server"),
+    key("client_key", Kind::File, "", "private key (PEM) of `client_certificate`"),
+    key("log_format", Kind::Format, "text", "`text`, or `json` for one object a line"),
+    key("output_limit", Kind::Bytes, "268435456", "bytes of output that are kept of a phase; the rest is counted"),
+    key("min_free_space", Kind::Bytes, "67108864", "bytes that must be free in both base directories before a job is taken, or a tenth of the file system if that is less"),
+    key("stop_grace", Kind::Seconds, "10", "time from TERM to KILL"),
     key("output_bytes", Kind::Unused, "", "no use any more: all output is sent"),
     key("links", Kind::Unused, "", "no use any more"),
     key("control_host", Kind::Unused, "", "no use any more"),

@@ -16,7 +16,7 @@ pub use keys::{KEYS, Key, Kind, MAX_SECONDS};
 pub use report::{Error, Notice};
 
 use crate::job::{PHASES, Phase};
-use crate::log::Level;
+use crate::log::{Format, Level};
 use crate::yaml;
 use fields::Fields;
 use std::fs::File;
@@ -59,6 +59,20 @@ pub struct Config {
     pub location: String,
     /// How the device is provisioned, or empty.
     pub provision_type: String,
+    /// Certificates to trust besides the system's.
+    pub ca_certificate: Option<PathBuf>,
+    /// The certificate to show to the server.
+    pub client_certificate: Option<PathBuf>,
+    /// Its private key.
+    pub client_key: Option<PathBuf>,
+    /// How lines of the log look.
+    pub log_format: Format,
+    /// Bytes of output that are kept of a phase.
+    pub output_limit: u64,
+    /// Bytes that must be free before a job is taken.
+    pub min_free_space: u64,
+    /// From TERM to KILL.
+    pub stop_grace: Duration,
     /// What phase commands find in their environment beside the agent's own.
     pub environment: Vec<(String, String)>,
     /// What is odd, but no reason to stop; to be logged once the log is open.
@@ -129,6 +143,14 @@ impl Config {
             identifier: fields.text("identifier", Kind::Text)?,
             location: fields.text("location", Kind::Text)?,
             provision_type: fields.text("provision_type", Kind::Text)?,
+            ca_certificate: fields.file("ca_certificate")?,
+            client_certificate: fields.file("client_certificate")?,
+            client_key: fields.file("client_key")?,
+            log_format: fields.format("log_format")?,
+            output_limit: fields.bytes("output_limit")?,
+            min_free_space: fields.bytes("min_free_space")?,
+            // Never absent: the table has a default.
+            stop_grace: Duration::from_secs(fields.seconds("stop_grace")?.unwrap_or(1)),
             environment: Vec::new(),
             warnings,
             commands,

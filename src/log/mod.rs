@@ -4,11 +4,15 @@
 //! comes from outside may hold anything, so control characters are escaped.
 //! Secrets, tokens and environment values never come here.
 
+mod file;
+
+pub use file::LogFile;
+
+use crate::json::Object;
 use crate::sys::clock;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 /// How grave a line of the agent's log is; the names are Python's.
@@ -40,10 +44,20 @@ impl Level {
     }
 }
 
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// As the original's.
+    Text,
+    /// A JSON object: `time`, `level`, `module`, `message`.
+    Json,
+}
+
 /// Where lines go.
 #[derive(Debug)]
 struct Outlets {
-    file: Option<File>,
+    file: Option<LogFile>,
+    format: Format,
     file_level: Level,
     console_level: Option<Level>,
     file_failed: bool,
@@ -51,6 +65,7 @@ struct Outlets {
 
 static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
     file: None,
+    format: Format::Text,
     file_level: Level::Info,
     console_level: Some(Level::Info),
     file_failed: false,
@@ -58,37 +73,47 @@ static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
 
 /// Opens the log: `file` gets the lines from `file_level` on, the console (the
 /// standard error stream) those from `console_level` on, or none.
-pub fn open(file: File, file_level: Level, console_level: Option<Level>) {
-    let mut outlets = OUTLETS.lock().unwrap_or_else(PoisonError::into_inner);
-    *outlets = Outlets {
+pub fn open(file: LogFile, format: Format, file_level: Level, console_level: Option<Level>) {
+    *outlets() = Outlets {
         file: Some(file),
+        format,
         file_level,
         console_level,
         file_failed: false,
     };
 }
 
-/// Before there is a file: what the console gets.
-pub fn console_only(level: Level) {
-    let mut outlets = OUTLETS.lock().unwrap_or_else(PoisonError::into_inner);
-    outlets.console_level = Some(level);
+/// Opens the log file again, after somebody moved it away.
+///
+/// # Errors
+/// When it cannot be opened; the old one stays in use.
+pub fn reopen() -> io::Result<()> {
+    match &mut outlets().file {
+        Some(file) => file.reopen(),
+        None => Ok(()),
+    }
+}
+
+fn outlets() -> MutexGuard<'static, Outlets> {
+    OUTLETS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes one line; use the macros.
 pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
-    let mut outlets = OUTLETS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut outlets = outlets();
     let to_file = outlets.file.is_some() && level >= outlets.file_level;
     let to_console = outlets.console_level.is_some_and(|least| level >= least);
     if !to_file && !to_console {
         return;
     }
-    let line = line(SystemTime::now(), level, module, &message.to_string());
+    let now = SystemTime::now();
+    let line = line(outlets.format, now, level, module, &message.to_string());
     if to_console {
         // A console that is gone is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());
     }
     if let Some(file) = outlets.file.as_mut().filter(|_| to_file) {
-        let failed = file.write_all(line.as_bytes()).is_err();
+        let failed = file.write(&line, now).is_err();
         if failed && !outlets.file_failed && outlets.console_level.is_some() {
             // A full disk: said once, where it can still be seen.
             let _ = io::stderr().write_all(b"the log file cannot be written to\n");
@@ -97,24 +122,34 @@ pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
     }
 }
 
-fn line(time: SystemTime, level: Level, module: &str, message: &str) -> String {
-    let at = clock::local(time);
+fn line(format: Format, time: SystemTime, level: Level, module: &str, message: &str) -> String {
     // `agent::idle` speaks for the agent.
     let module = module.strip_prefix("testflinger_agent::").unwrap_or(module);
     let module = module.split("::").next().unwrap_or(module);
-    let mut line = format!(
-        "[{:02}-{:02}-{:02} {:02}:{:02}:{:02}] {:>7}: ({module})| ",
-        at.year.rem_euclid(100),
-        at.month,
-        at.day,
-        at.hour,
-        at.minute,
-        at.second,
-        level.name(),
-    );
-    line.push_str(&printable(message));
-    line.push('\n');
-    line
+    match format {
+        Format::Text => {
+            let at = clock::local(time);
+            format!(
+                "[{:02}-{:02}-{:02} {:02}:{:02}:{:02}] {:>7}: ({module})| {}\n",
+                at.year.rem_euclid(100),
+                at.month,
+                at.day,
+                at.hour,
+                at.minute,
+                at.second,
+                level.name(),
+                printable(message)
+            )
+        }
+        Format::Json => {
+            let mut line = Object::new();
+            line.string("time", &clock::iso8601(time));
+            line.string("level", level.name());
+            line.string("module", module);
+            line.string("message", &printable(message));
+            line.finish() + "\n"
+        }
+    }
 }
 
 /// The text without what would act on a terminal or forge a line.
@@ -170,6 +205,7 @@ mod tests {
     #[test]
     fn lines_have_the_originals_form() {
         let text = line(
+            Format::Text,
             SystemTime::UNIX_EPOCH,
             Level::Info,
             "testflinger_agent::agent::idle",
@@ -181,5 +217,17 @@ mod tests {
             "{date}"
         );
         assert_eq!(rest, "   INFO: (agent)| one\\ntwo \\u{1b}[31m\n");
+        let text = line(
+            Format::Json,
+            SystemTime::UNIX_EPOCH,
+            Level::Error,
+            "testflinger_agent::uplink",
+            "a \"b\"\n",
+        );
+        assert_eq!(
+            text,
+            "{\"time\": \"1970-01-01T00:00:00.000000+00:00\", \"level\": \"ERROR\", \
+             \"module\": \"uplink\", \"message\": \"a \\\"b\\\"\\\\n\"}\n"
+        );
     }
 }

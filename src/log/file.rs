@@ -1,0 +1,172 @@
+//! The log file: it is put aside at midnight and when it has grown large, and a
+//! few of those are kept.
+
+use crate::sys::clock::{self, Calendar};
+use crate::sys::files;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A file that has this many bytes is put aside.
+const LARGEST: u64 = 10 << 20;
+/// This many are kept beside the one that is written.
+const KEPT: u32 = 6;
+
+/// The log file of one agent.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    /// The day of its last line.
+    day: Day,
+    // Keeps other agents off the file and off those put aside.
+    _lock: File,
+}
+
+type Day = (i64, u32, u32);
+
+impl LogFile {
+    /// Opens the file, unless another agent has it: then there is none.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Option<LogFile>> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let lock = files::open_append(&path.with_file_name(format!(".{name}.lock")))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let (file, length, day) = opened(path)?;
+        Ok(Some(LogFile {
+            path: path.to_owned(),
+            file,
+            length,
+            day,
+            _lock: lock,
+        }))
+    }
+
+    /// Writes a line of this moment, in a new file if it is time for one.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn write(&mut self, line: &str, now: SystemTime) -> io::Result<()> {
+        self.write_of(line, day_of(clock::local(now)))
+    }
+
+    fn write_of(&mut self, line: &str, today: Day) -> io::Result<()> {
+        let is_full = self.length + line.len() as u64 > LARGEST;
+        if self.length > 0 && (is_full || today != self.day) {
+            self.put_aside()?;
+        }
+        self.day = today;
+        self.file.write_all(line.as_bytes())?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Opens the file again, which somebody may have moved away.
+    ///
+    /// # Errors
+    /// When it cannot be opened; the old one stays in use.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        (self.file, self.length, self.day) = opened(&self.path)?;
+        Ok(())
+    }
+
+    /// `x.log` becomes `x.log.1`, that one `x.log.2`, and so on.
+    fn put_aside(&mut self) -> io::Result<()> {
+        let numbered = |number: u32| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(format!(".{number}"));
+            PathBuf::from(path)
+        };
+        for number in (1..KEPT).rev() {
+            // Of those that there are not yet, nothing becomes the next.
+            let _ = fs::rename(numbered(number), numbered(number + 1));
+        }
+        fs::rename(&self.path, numbered(1))?;
+        self.reopen()
+    }
+}
+
+fn opened(path: &Path) -> io::Result<(File, u64, Day)> {
+    let file = files::open_append(path)?;
+    let metadata = file.metadata()?;
+    let changed = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok((file, metadata.len(), day_of(clock::local(changed))))
+}
+
+fn day_of(at: Calendar) -> Day {
+    (at.year, at.month, at.day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let name = format!("tfa-log-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn read(&self, name: &str) -> Option<String> {
+            fs::read_to_string(self.0.join(name)).ok()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_new_day_and_a_full_file_begin_a_new_one_and_six_are_kept() {
+        let scratch = Scratch::new("rotation");
+        let mut log = LogFile::open(&scratch.0.join("a.log")).unwrap().unwrap();
+        for day in 1..=9 {
+            log.write_of(&format!("day {day}\n"), (2026, 11, day))
+                .unwrap();
+            log.write_of("and more\n", (2026, 11, day)).unwrap();
+        }
+        let read = |name: &str| scratch.read(name).unwrap_or_default();
+        assert_eq!(read("a.log"), "day 9\nand more\n");
+        assert_eq!(read("a.log.1"), "day 8\nand more\n");
+        assert_eq!(read("a.log.6"), "day 3\nand more\n");
+        assert_eq!(scratch.read("a.log.7"), None);
+        let large = "x".repeat(6 << 20);
+        log.write_of(&large, (2026, 11, 9)).unwrap();
+        log.write_of(&large, (2026, 11, 9)).unwrap();
+        assert_eq!(read("a.log").len(), 6 << 20);
+        assert!(read("a.log.1").starts_with("day 9"));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let scratch = Scratch::new("reopen");
+        let path = scratch.0.join("a.log");
+        let mut log = LogFile::open(&path).unwrap().unwrap();
+        assert!(
+            LogFile::open(&path).unwrap().is_none(),
+            "another agent has it"
+        );
+        log.write_of("one\n", (2026, 1, 1)).unwrap();
+        fs::rename(&path, scratch.0.join("moved")).unwrap();
+        log.reopen().unwrap();
+        log.write_of("two\n", (2026, 1, 1)).unwrap();
+        assert_eq!(scratch.read("a.log").as_deref(), Some("two\n"));
+        assert_eq!(scratch.read("moved").as_deref(), Some("one\n"));
+        drop(log);
+        assert!(LogFile::open(&path).unwrap().is_some());
+    }
+}
