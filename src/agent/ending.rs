@@ -7,11 +7,12 @@ use crate::child::tree::Tree;
 use crate::{error, info};
 use std::time::{Duration, Instant};
 
-/// Between TERM and KILL.
-const GRACE: Duration = Duration::from_secs(10);
 /// How long a process may take to die of KILL: one that hangs in the kernel may
 /// never do.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What they wrote last is read for this long: a process that could not be ended
+/// may write for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -20,10 +21,11 @@ impl Agent {
     /// that nobody hangs in a full pipe and no last word is lost.
     pub(super) fn end(&mut self, tree: &Tree, mut reading: Option<(&mut Child, &mut Output)>) {
         let begun = Instant::now();
+        let grace = self.config.stop_grace;
         tree.signal(false);
         while !tree.alive().is_empty() {
             let elapsed = begun.elapsed();
-            if elapsed >= GRACE + PATIENCE {
+            if elapsed >= grace + PATIENCE {
                 let left: Vec<_> = tree.alive().iter().map(|p| p.pid.to_string()).collect();
                 error!(
                     "cannot end process {}: KILL does nothing; going on",
@@ -31,7 +33,7 @@ impl Agent {
                 );
                 break;
             }
-            if elapsed >= GRACE || self.abandoned {
+            if elapsed >= grace || self.abandoned {
                 // Again and again: between the look and the signal, a process
                 // may have made another one.
                 tree.signal(true);
@@ -43,7 +45,8 @@ impl Agent {
         }
         // What the processes wrote before they ended.
         if let Some((child, output)) = reading {
-            while self.read(child, output) {}
+            let deadline = Instant::now() + LAST_WORDS;
+            while Instant::now() < deadline && self.read(child, output) {}
             child.pipe = None;
         }
     }

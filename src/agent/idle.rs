@@ -1,5 +1,6 @@
 //! Between jobs: who the agent is, what the server wants of it, the next job.
 
+use super::space::{NO_SPACE, lack_of_space};
 use super::{Agent, End, Event, Mode};
 use crate::json::Object;
 use crate::uplink::{self, AgentData, Answer, Ask, Failure};
@@ -16,6 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(180);
 pub(super) struct Idle {
     announced: Option<Instant>,
     out_of_service: bool,
+    lacks_space: bool,
     /// Cycles in a row that failed.
     failures: u32,
     /// The last refusal that was said.
@@ -107,9 +109,11 @@ impl Agent {
                 return Ok(Cycle::Over(End::Restart));
             }
         }
-        self.post_state(&data)?;
+        let lack = lack_of_space(&self.config);
+        self.say_space(lack.as_deref());
+        self.post_state(&data, lack.as_deref())?;
         self.announce()?;
-        if out_of_service {
+        if out_of_service || lack.is_some() {
             return Ok(Cycle::Nothing);
         }
         let queues = self.config.job_queues.clone();
@@ -156,19 +160,36 @@ impl Agent {
         }
     }
 
+    /// Says once that there is no room for a job, and once that there is again.
+    fn say_space(&mut self, lack: Option<&str>) {
+        if lack.is_some() == self.idle.lacks_space {
+            return;
+        }
+        self.idle.lacks_space = lack.is_some();
+        match lack {
+            Some(reason) => warning!("{reason}"),
+            None => info!("there is room for jobs again"),
+        }
+    }
+
     /// Makes the server's picture of the agent right: it waits, or it is out of
     /// service, and no job runs.
-    fn post_state(&mut self, data: &AgentData) -> Result<(), Setback> {
+    fn post_state(&mut self, data: &AgentData, lack: Option<&str>) -> Result<(), Setback> {
         let mut body = Object::new();
         let mut differs = false;
         if let Some(comment) = &self.offline {
             body.string("state", "offline");
             body.string("comment", comment);
             differs = true;
-        } else if !data.is_out_of_service() && data.state.as_deref() != Some("waiting") {
-            body.string("state", "waiting");
-            body.string("comment", "");
-            differs = true;
+        } else if !data.is_out_of_service() {
+            let comment = lack.unwrap_or_default();
+            let is_ours = lack.is_some() || data.comment.starts_with(NO_SPACE);
+            let is_said = !is_ours || data.comment == comment;
+            if data.state.as_deref() != Some("waiting") || !is_said {
+                body.string("state", "waiting");
+                body.string("comment", comment);
+                differs = true;
+            }
         }
         if !data.job_id.is_empty() {
             body.string("job_id", "");

@@ -8,6 +8,7 @@ mod environment;
 mod events;
 mod idle;
 mod phase;
+mod space;
 mod start;
 mod work;
 

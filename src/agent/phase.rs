@@ -67,7 +67,7 @@ impl Agent {
             .workspace
             .as_ref()
             .map(|workspace| workspace.log(phase));
-        let file = match OutputFile::create(&log, copy.as_deref()) {
+        let file = match OutputFile::create(&log, copy.as_deref(), self.config.output_limit) {
             Ok(file) => file,
             Err(error) => {
                 error!(

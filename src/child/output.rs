@@ -15,6 +15,11 @@ pub const SCRIPT_COPY_LIMIT: u64 = 10 << 20;
 pub struct OutputFile {
     log: File,
     length: u64,
+    /// How many more bytes of the command's output are kept.
+    room: u64,
+    limit: u64,
+    /// Bytes of its output that were left out since that was last said.
+    beyond: u64,
     /// Bytes of text that the disk did not take since it last took any.
     lost: u64,
     decoder: Decoder,
@@ -31,9 +36,11 @@ impl OutputFile {
     /// Starts the log, and a copy for the phase's own scripts if one can be
     /// made. Whatever stands in either place is replaced, never followed.
     ///
+    /// Of what the command prints, `limit` bytes are kept.
+    ///
     /// # Errors
     /// When the log cannot be made; the copy is only a convenience.
-    pub fn create(log: &Path, copy: Option<&Path>) -> io::Result<OutputFile> {
+    pub fn create(log: &Path, copy: Option<&Path>, limit: u64) -> io::Result<OutputFile> {
         let copy = copy.and_then(|path| files::create_fresh(path).ok());
         let copy = copy.map(|file| Copy {
             file,
@@ -42,6 +49,9 @@ impl OutputFile {
         Ok(OutputFile {
             log: files::create_fresh(log)?,
             length: 0,
+            room: limit,
+            limit,
+            beyond: 0,
             lost: 0,
             decoder: Decoder::default(),
             copy,
@@ -64,7 +74,7 @@ impl OutputFile {
     pub fn bytes(&mut self, bytes: &[u8]) {
         let mut text = String::with_capacity(bytes.len());
         self.decoder.push(bytes, &mut text);
-        self.append(&text);
+        self.append_within_limit(&text);
     }
 
     /// Something that the agent itself has to say; what the command printed
@@ -78,7 +88,26 @@ impl OutputFile {
     pub fn finish(&mut self) {
         let mut text = String::new();
         self.decoder.finish(&mut text);
-        self.append(&text);
+        self.append_within_limit(&text);
+        let beyond = std::mem::take(&mut self.beyond);
+        if beyond > 0 {
+            let limit = self.limit;
+            self.append(&format!(
+                "\n[{beyond} bytes of output left out: output_limit is {limit}]\n"
+            ));
+        }
+    }
+
+    fn append_within_limit(&mut self, text: &str) {
+        let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+        let (kept, rest) = text.split_at(text.floor_char_boundary(room));
+        self.room -= kept.len() as u64;
+        if !rest.is_empty() {
+            // Nothing is kept after a gap.
+            self.room = 0;
+            self.beyond += rest.len() as u64;
+        }
+        self.append(kept);
     }
 
     fn append(&mut self, text: &str) {
@@ -121,7 +150,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-output-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (log, copy) = (directory.join("log"), directory.join("copy"));
-        let mut output = OutputFile::create(&log, Some(&copy)).unwrap();
+        let mut output = OutputFile::create(&log, Some(&copy), u64::MAX).unwrap();
         let chunk = vec![b'x'; 3 << 20];
         for _ in 0..4 {
             output.bytes(&chunk);
@@ -131,6 +160,26 @@ mod tests {
         assert_eq!(output.length(), (12 << 20) + 3 + 5);
         assert_eq!(std::fs::metadata(&log).unwrap().len(), output.length());
         assert_eq!(std::fs::metadata(&copy).unwrap().len(), SCRIPT_COPY_LIMIT);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_counted_and_said() {
+        let directory = std::env::temp_dir().join(format!("tfa-limit-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let log = directory.join("log");
+        let mut output = OutputFile::create(&log, None, 6).unwrap();
+        output.say("banner\n");
+        output.bytes("abcd".as_bytes());
+        // The euro does not fit, and nothing comes after it.
+        output.bytes("e€f".as_bytes());
+        output.bytes(b"g");
+        output.say("stopped\n");
+        output.finish();
+        assert_eq!(
+            std::fs::read_to_string(&log).unwrap(),
+            "banner\nabcde\n[5 bytes of output left out: output_limit is 6]\nstopped\n"
+        );
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

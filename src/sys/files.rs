@@ -151,6 +151,39 @@ pub fn is_in_memory(path: &Path) -> bool {
     matches!(kind as u64 & 0xffff_ffff, RAMFS) || kind == libc::TMPFS_MAGIC
 }
 
+/// The space of a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What this user may still write.
+    pub free: u64,
+    /// The size of the whole; 0 where the file system does not say.
+    pub total: u64,
+}
+
+/// The space of the file system that a directory is on.
+///
+/// # Errors
+/// What statvfs(3) says.
+pub fn space(path: &Path) -> io::Result<Space> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `name` is a C string and `found` is where statvfs writes; a zeroed
+    // one is valid.
+    let found = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        super::cerr(libc::statvfs(name.as_ptr(), &raw mut found))?;
+        found
+    };
+    #[allow(
+        clippy::useless_conversion,
+        reason = "these have 32 bits on some targets"
+    )]
+    let bytes = |blocks| u64::from(found.f_frsize).saturating_mul(u64::from(blocks));
+    Ok(Space {
+        free: bytes(found.f_bavail),
+        total: bytes(found.f_blocks),
+    })
+}
+
 /// Makes a directory's entries durable.
 ///
 /// # Errors

@@ -1,0 +1,41 @@
+//! Whether there is room for a job.
+
+use crate::config::Config;
+use crate::sys::files::{self, Space};
+
+/// How the comment at the server begins when there is none.
+pub(super) const NO_SPACE: &str = "No jobs are taken: less than ";
+
+/// Why no job can be taken, if there is no room for one. The text does not
+/// change with every byte, so that it need not be said again and again.
+pub(super) fn lack_of_space(config: &Config) -> Option<String> {
+    let directories = [&config.execution_basedir, &config.results_basedir];
+    directories.into_iter().find_map(|directory| {
+        // One that cannot be looked at shows when the job is taken.
+        let space = files::space(directory).ok()?;
+        let wanted = wanted(space, config.min_free_space);
+        (space.free < wanted).then(|| {
+            let mebibytes = wanted >> 20;
+            format!("{NO_SPACE}{mebibytes} MiB free in {}", directory.display())
+        })
+    })
+}
+
+/// How much has to be free: a small file system is judged by its size, and one
+/// that does not tell its size not at all.
+fn wanted(space: Space, min_free_space: u64) -> u64 {
+    min_free_space.min(space.total / 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_of_a_small_file_system_is_enough() {
+        let wanted = |total| wanted(Space { free: 0, total }, 64 << 20);
+        assert_eq!(wanted(32 << 30), 64 << 20);
+        assert_eq!(wanted(100 << 20), 10 << 20);
+        assert_eq!(wanted(0), 0);
+    }
+}
