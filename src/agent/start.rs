@@ -71,6 +71,11 @@ impl Agent {
         let (pipe, wake) = Wake::new().map_err(|error| missing("make a pipe", error))?;
         let settings = uplink::Settings {
             server: config.server.clone(),
+            tls: uplink::TlsFiles {
+                ca_certificate: config.ca_certificate.clone(),
+                client_certificate: config.client_certificate.clone(),
+                client_key: config.client_key.clone(),
+            },
             agent_id: config.agent_id.clone(),
             token_file: token_file.clone(),
         };

@@ -4,6 +4,7 @@ use super::faults::Faults;
 use super::http::{Credentials, Http, Payload, Reply};
 use super::multipart::Multipart;
 use super::token::Tokens;
+use super::{Settings, TlsFiles};
 use crate::job::Phase;
 use crate::json::{DeJson, Json, Object, Scanner, Token};
 use crate::sys::clock;
@@ -92,6 +93,7 @@ impl AgentData {
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) server: String,
+    pub(super) tls: TlsFiles,
     pub(super) agent_id: String,
     pub(super) tokens: Tokens,
     pub(super) faults: Faults,
@@ -99,7 +101,13 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(server: String, agent_id: String, tokens: Tokens) -> Common {
+    pub(super) fn new(settings: Settings) -> Common {
+        let Settings {
+            server,
+            tls,
+            agent_id,
+            token_file,
+        } = settings;
         // What RFC 6265 calls cookie-octets. Where the name has others, the
         // server writes the cookie, in its answer to the first post.
         let plain =
@@ -110,8 +118,9 @@ impl Common {
             .then(|| format!("agent_name={agent_id}"));
         Common {
             server,
+            tls,
             agent_id,
-            tokens,
+            tokens: Tokens::new(token_file),
             faults: Faults::default(),
             cookie: Mutex::new(cookie),
         }
@@ -136,7 +145,7 @@ impl Api {
     /// # Errors
     /// A sentence, when TLS is needed and cannot be had.
     pub(super) fn new(common: Arc<Common>) -> Result<Api, String> {
-        let http = Http::new(&common.server)?;
+        let http = Http::new(&common.server, &common.tls)?;
         Ok(Api { http, common })
     }
 

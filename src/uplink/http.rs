@@ -4,7 +4,8 @@
 //! environment, no compression, connections younger than the server's, a
 //! time limit on everything, and none of the limits that cost a thread.
 
-use super::tls::Tls;
+use super::TlsFiles;
+use super::tls::{self, Tls};
 use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Request, header};
@@ -60,9 +61,9 @@ impl Http {
     ///
     /// # Errors
     /// A sentence, when TLS is needed and cannot be had.
-    pub(super) fn new(server: &str) -> Result<Http, String> {
+    pub(super) fn new(server: &str, files: &TlsFiles) -> Result<Http, String> {
         let tls = match server.starts_with("https:") {
-            true => Some(Tls::new()?),
+            true => Some(Tls::new(files)?),
             false => None,
         };
         let builder = || {
@@ -164,6 +165,9 @@ fn explain(error: &ureq::Error) -> String {
 }
 
 fn explain_io(error: &io::Error) -> String {
+    if let Some(reason) = tls::explain(error) {
+        return reason;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "it refused the connection".into(),
         io::ErrorKind::ConnectionReset

@@ -42,10 +42,23 @@ const ARREARS_PAUSE: Duration = Duration::from_secs(180);
 pub struct Settings {
     /// The server's URL: scheme and authority.
     pub server: String,
+    /// Whom to trust and whom to be there.
+    pub tls: TlsFiles,
     /// The agent's name there.
     pub agent_id: String,
     /// Where the refresh token is, if there is one.
     pub token_file: PathBuf,
+}
+
+/// The files of TLS, in PEM form.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// Certificates to trust besides the system's.
+    pub ca_certificate: Option<PathBuf>,
+    /// The certificate to show to the server.
+    pub client_certificate: Option<PathBuf>,
+    /// Its private key.
+    pub client_key: Option<PathBuf>,
 }
 
 /// A question of the idle agent. It is asked once; when to ask again is the
@@ -123,8 +136,7 @@ impl Uplink {
     /// # Errors
     /// A sentence, when there is no TLS or no thread to be had.
     pub fn start(settings: Settings, wake: Wake) -> Result<(Uplink, Receiver<Event>), String> {
-        let tokens = token::Tokens::new(settings.token_file);
-        let common = Arc::new(Common::new(settings.server, settings.agent_id, tokens));
+        let common = Arc::new(Common::new(settings));
         let uplink = Uplink {
             queue: Arc::default(),
             arrears: Arc::default(),

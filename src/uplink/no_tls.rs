@@ -1,5 +1,7 @@
 //! In place of TLS, where the program is built without.
 
+use super::TlsFiles;
+use std::io;
 use ureq::config::ConfigBuilder;
 use ureq::typestate::AgentScope;
 
@@ -10,7 +12,7 @@ pub(super) enum Tls {}
 impl Tls {
     /// # Errors
     /// Always.
-    pub(super) fn new() -> Result<Tls, String> {
+    pub(super) fn new(_: &TlsFiles) -> Result<Tls, String> {
         Err(
             "this program was built without TLS: set server_address to an http:// one, or use a \
              build with the feature `tls`"
@@ -21,4 +23,8 @@ impl Tls {
     pub(super) fn apply(self, _: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
         match self {}
     }
+}
+
+pub(super) fn explain(_: &io::Error) -> Option<String> {
+    None
 }

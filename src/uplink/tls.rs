@@ -1,9 +1,17 @@
-//! TLS with the system's trusted roots.
+//! TLS: whom to trust, whom to be, and what went wrong.
 
+use super::TlsFiles;
+use rustls::CertificateError;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 use ureq::config::ConfigBuilder;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 use ureq::typestate::AgentScope;
 
 /// Where distributions keep their bundle of trusted roots: Debian and most
@@ -21,14 +29,16 @@ pub(super) struct Tls(TlsConfig);
 
 impl Tls {
     /// # Errors
-    /// A sentence, when the system has no roots.
-    pub(super) fn new() -> Result<Tls, String> {
-        let roots = RootCerts::new_with_certs(&system_roots()?);
+    /// A sentence, when a file is not what it should be.
+    pub(super) fn new(files: &TlsFiles) -> Result<Tls, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = TlsConfig::builder()
+        let mut config = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(provider);
+            .root_certs(roots(files)?)
+            .unversioned_rustls_crypto_provider(Arc::clone(&provider));
+        if let Some(identity) = identity(files, provider)? {
+            config = config.client_cert(Some(identity));
+        }
         Ok(Tls(config.build()))
     }
 
@@ -38,28 +48,105 @@ impl Tls {
     }
 }
 
-/// The certificates that this system trusts.
-fn system_roots() -> Result<Vec<Certificate<'static>>, String> {
+/// Whom to trust: the system's roots and the lab's own; where there are neither,
+/// those of the web that are built in.
+fn roots(files: &TlsFiles) -> Result<RootCerts, String> {
     let named = std::env::var("SSL_CERT_FILE").ok();
-    let candidates = named.as_deref().into_iter().chain(BUNDLES);
-    let (bundle, pem) = candidates
-        .filter_map(|path| Some((path, fs::read(path).ok()?)))
-        .next()
-        .ok_or_else(|| {
-            format!(
-                "this system has no trusted certificates: none of {} can be read; install \
-                 ca-certificates or name a bundle with SSL_CERT_FILE",
-                BUNDLES.join(", ")
-            )
-        })?;
-    let roots: Vec<Certificate<'static>> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if roots.is_empty() {
-        return Err(format!("{bundle} holds no certificates"));
+    let bundle = named.as_deref().into_iter().chain(BUNDLES);
+    let bundle = bundle.map(Path::new).find(|path| path.exists());
+    let mut trusted = Vec::new();
+    for path in bundle.into_iter().chain(files.ca_certificate.as_deref()) {
+        trusted.extend(certificates(path)?);
     }
-    Ok(roots)
+    Ok(match trusted.as_slice() {
+        [] => RootCerts::WebPki,
+        trusted => RootCerts::new_with_certs(trusted),
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let found: Vec<_> = parsed(path)?
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
+    Ok(found)
+}
+
+/// The certificates in a file; at least one.
+fn parsed(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let name = path.display();
+    let pem = fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(format!("{name} holds no certificate in PEM form")),
+        Err(error) => Err(format!("{name} is broken: {error}")),
+    }
+}
+
+/// Whom to be.
+fn identity(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<ClientCert>, String> {
+    let (certificate, key) = match (&files.client_certificate, &files.client_key) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        _ => return Err("client_certificate and client_key need each other".into()),
+    };
+    let chain = parsed(certificate)?;
+    let name = key.display();
+    let pem = fs::read(key).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let secret = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| format!("{name} holds no private key (PKCS#8, PKCS#1 or SEC1 in PEM form)"))?;
+    // The client below takes them as they are: whether they belong together is
+    // found out here.
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_client_auth_cert(chain.clone(), secret)
+        .map_err(|error| {
+            let certificate = certificate.display();
+            format!("{name} cannot be used with {certificate}: {error}")
+        })?;
+    let chain: Vec<_> = chain
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
+    let secret = PrivateKey::from_pem(&pem).map_err(|error| format!("{name}: {error}"))?;
+    Ok(Some(ClientCert::new_with_certs(&chain, secret)))
+}
+
+/// What is wrong with the server's certificate, if that is what went wrong.
+pub(super) fn explain(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return Some(format!("TLS: {error}"));
+    };
+    Some(match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate has expired; its administrator has to renew it".into()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            let now = crate::sys::clock::iso8601(SystemTime::now());
+            let (date, _) = now.split_once('.').unwrap_or((&now, ""));
+            format!(
+                "the server's certificate is not yet valid: is this board's clock set? It says \
+                 {date} UTC"
+            )
+        }
+        CertificateError::UnknownIssuer => {
+            "the server's certificate was issued by nobody whom this board trusts; name the \
+             issuer's certificate with ca_certificate"
+                .into()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the server's certificate is for another name: {reason}")
+        }
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the server shows an authority's own certificate (as `openssl req -x509` makes); make \
+             an authority, let that issue a certificate for the server, and name the authority's \
+             with ca_certificate"
+                .into()
+        }
+        other => format!("the server's certificate is not accepted: {other}"),
+    })
 }
