@@ -59,7 +59,10 @@ impl Agent {
                     self.idle.failures = 0;
                     self.idle.refusal = None;
                     let was_run = self.work(document);
-                    if self.mode == Mode::Once && was_run && self.stopping.is_none() {
+                    if !was_run {
+                        // What hands out such things may have more of them.
+                        self.rest(jittered(self.config.polling_interval));
+                    } else if self.mode == Mode::Once && self.stopping.is_none() {
                         return End::JobOver;
                     }
                 }
@@ -295,8 +298,7 @@ impl Agent {
             }
             Failure::Transient { retry_after, .. } => *retry_after,
         };
-        let pause = uplink::pause(self.idle.failures, LONGEST_PAUSE);
-        asked.unwrap_or_default().max(pause)
+        uplink::pause(self.idle.failures, asked, LONGEST_PAUSE)
     }
 
     /// Does nothing for a while, or until there is a reason not to.
