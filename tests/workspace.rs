@@ -1,0 +1,224 @@
+//! The directory and the environment in which a job's commands run, and what a
+//! job may do to them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails as loudly as the test"
+)]
+
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use support::lab::{Lab, wait_until};
+use testflinger_agent::job::Phase;
+
+/// The names in a directory but the hidden ones.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
+}
+
+/// Nothing of any job is left where the agent keeps what it works with.
+fn assert_nothing_is_left(lab: &Lab) {
+    for name in ["run", "results"] {
+        let directory = lab.scratch.path(name);
+        wait_until(&format!("{} is empty", directory.display()), || {
+            names(&directory).is_empty()
+        });
+    }
+}
+
+#[test]
+fn row_39_a_job_and_its_workspace_are_for_the_agent_alone_and_gone_afterwards() {
+    let lab = Lab::new();
+    let seen = lab.scratch.path("seen");
+    let look = format!(
+        "umask; stat -c '%a %n' . testflinger.json testflinger-outcome.json test.log; \
+         stat -c %a ../../results/*; cp testflinger.json {}",
+        seen.display()
+    );
+    let lab = lab.command("test", &look);
+    let id = "0b1f8c9e-5a3d-4f43-9a58-7d6f7b3c2a10";
+    // Blanks, order and escapes as no program would write them.
+    let document = format!(
+        "{{\"test_data\" : {{\"test_password\": \"pa\\u0073s\\/w\u{f6}rd\", \"test_cmds\":\"x\"}},\n \
+         \"job_id\":\"{id}\",\"job_queue\": \"lab\"}}"
+    );
+    lab.server.submit_raw(document.clone());
+    // A careless umask must not open what the agent makes itself.
+    let _agent = lab.agent_under(&["sh", "-c", "umask 0; exec \"$@\"", "sh"], &lab.agent_id);
+    lab.wait_until_complete(id);
+    assert_eq!(lab.status(id, "test"), Some(0), "{}", lab.story());
+    assert_eq!(
+        lab.body(id, Phase::Test),
+        "0000\n700 .\n600 testflinger.json\n600 testflinger-outcome.json\n600 test.log\n700\n"
+    );
+    assert_eq!(fs::read_to_string(seen).unwrap(), document);
+    assert_nothing_is_left(&lab);
+}
+
+/// Runs a job that does this to its workspace in its setup, and another time in
+/// its test phase; both phases and the cleanup must not suffer by it. `OUTSIDE`
+/// stands for a directory outside, which stays as it is.
+fn abused(abuse: &str) -> (Lab, String) {
+    let lab = Lab::new();
+    let outside = lab.scratch.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "kept").unwrap();
+    let abuse = abuse.replace("OUTSIDE", outside.to_str().unwrap());
+    let lab = lab
+        .command("setup", &format!("echo one; {abuse}; echo two"))
+        .command("test", &format!("echo three; {abuse}; echo four; exit 4"))
+        .command("cleanup", "echo cleaned up");
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Setup), "one\ntwo\n");
+    assert_eq!(lab.body(&job, Phase::Test), "three\nfour\n");
+    assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned up\n");
+    for (phase, status) in [("setup", 0), ("test", 4), ("cleanup", 0)] {
+        assert_eq!(lab.status(&job, phase), Some(status), "{phase}");
+    }
+    assert_nothing_is_left(&lab);
+    assert_eq!(names(&outside), ["file"], "{}", agent.log());
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "kept");
+    drop(agent);
+    (lab, job)
+}
+
+/// What GNU tar finds in a job's artifacts; their lines in order.
+fn artifacts(lab: &Lab, job: &str) -> Vec<String> {
+    let archive = lab.server.artifact(job).expect("artifacts");
+    let output = std::process::Command::new("tar")
+        .arg("-tzf")
+        .arg(archive)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let mut lines: Vec<_> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_job_may_remove_everything_in_its_workspace() {
+    let (lab, job) = abused("rm -rf * .[!.]*");
+    assert!(lab.server.artifact(&job).is_none());
+}
+
+#[test]
+fn a_job_may_empty_its_logs() {
+    abused(": > setup.log; : > test.log; truncate -s 1000000 test.log");
+}
+
+#[test]
+fn a_job_may_put_links_in_the_place_of_the_agents_files() {
+    abused(
+        "for name in setup.log test.log cleanup.log testflinger-outcome.json testflinger.json \
+         device-connector-error.json; do ln -sf OUTSIDE/file $name; done",
+    );
+}
+
+#[test]
+fn a_job_may_put_directories_and_fifos_in_the_place_of_the_agents_files() {
+    abused(
+        "rm -rf test.log cleanup.log testflinger-outcome.json device-info.json; \
+         mkdir -p test.log/full cleanup.log/full; mkfifo testflinger-outcome.json device-info.json",
+    );
+}
+
+#[test]
+fn a_job_may_make_artifacts_of_everything() {
+    let (lab, job) = abused("mkdir -p artifacts; mv -f *.json *.log artifacts/ 2>/dev/null");
+    let artifacts = artifacts(&lab, &job);
+    for name in [
+        "artifacts/testflinger.json",
+        "artifacts/setup.log",
+        "artifacts/test.log",
+    ] {
+        assert!(
+            artifacts.iter().any(|line| line == name),
+            "{name}: {artifacts:?}"
+        );
+    }
+}
+
+#[test]
+fn a_job_may_forbid_everything() {
+    let (lab, job) = abused(
+        "mkdir -p deep/er artifacts/deep; touch deep/er/x artifacts/deep/x; \
+         chmod 000 deep/er deep artifacts/deep/x artifacts/deep artifacts .",
+    );
+    let artifacts = artifacts(&lab, &job);
+    assert!(
+        artifacts.contains(&"artifacts/deep/x".to_owned()),
+        "{artifacts:?}"
+    );
+}
+
+#[test]
+fn a_job_may_make_links_of_its_directories() {
+    let (lab, job) = abused("ln -sfn OUTSIDE artifacts; ln -sfn OUTSIDE more");
+    assert!(lab.server.artifact(&job).is_none());
+}
+
+#[test]
+fn commands_find_the_configuration_in_their_environment_and_nothing_of_the_supervisor() {
+    let lab = Lab::new();
+    let seen = lab.scratch.path("environment");
+    let lab = lab
+        .set("location", "\"the lab\"")
+        .set("provision_type", "noprovision")
+        .command("test", &format!("env -0 > {}", seen.display()))
+        .environment("PROBE", "passed on")
+        .environment("location", "another one")
+        .environment("NOTIFY_SOCKET", "/nowhere/notify")
+        .environment("WATCHDOG_USEC", "30000000")
+        .environment("WATCHDOG_PID", "1")
+        .environment("LISTEN_FDS", "1")
+        .environment("LISTEN_PID", "1")
+        .environment("INFLUX_HOST", "nowhere.example")
+        .environment("INFLUX_PW", "pass");
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    let text = fs::read_to_string(&seen).unwrap();
+    let variables: HashMap<_, _> = text
+        .split('\0')
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    let shown = |name: &str| lab.scratch.path(name).to_str().unwrap().to_owned();
+    for (name, value) in [
+        ("agent_id", "lab-agent".to_owned()),
+        ("server_address", lab.server.url()),
+        ("location", "the lab".into()),
+        ("provision_type", "noprovision".into()),
+        ("test_command", format!("env -0 > {}", seen.display())),
+        ("provision_command", String::new()),
+        ("execution_basedir", shown("run")),
+        ("results_basedir", shown("results")),
+        ("logging_basedir", shown("logs")),
+        ("token_file", shown("token")),
+        ("PROBE", "passed on".into()),
+        ("PWD", shown(&format!("run/{job}"))),
+    ] {
+        assert_eq!(variables.get(name), Some(&value.as_str()), "{name}");
+    }
+    for name in ["job_queues", "polling_interval"] {
+        assert!(!variables.contains_key(name), "{name} is no text");
+    }
+    for start in ["NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "INFLUX_"] {
+        let found = variables.keys().find(|name| name.starts_with(start));
+        assert_eq!(found, None);
+    }
+}
