@@ -46,6 +46,18 @@ impl Failure {
         }
     }
 
+    /// Whether the server said when it wants to be asked again.
+    #[must_use]
+    pub fn asks_for_patience(&self) -> bool {
+        matches!(
+            self,
+            Failure::Transient {
+                retry_after: Some(_),
+                ..
+            }
+        )
+    }
+
     /// Why.
     #[must_use]
     pub fn cause(&self) -> &str {

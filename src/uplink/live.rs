@@ -170,7 +170,12 @@ impl LiveJob {
                     tell(Event::Cancelled);
                 }
             }
-            Err(_) => self.check_failures = self.check_failures.saturating_add(1),
+            Err(failure) => {
+                self.check_failures = self.check_failures.saturating_add(1);
+                if failure.asks_for_patience() {
+                    self.delivery.failed(&failure);
+                }
+            }
         }
         if std::mem::take(&mut self.check_now) {
             tell(Event::Checked);
@@ -203,6 +208,9 @@ impl LiveJob {
         {
             if self.check_failures == 0 && self.job_read.is_none_or(Reading::is_stale) {
                 self.check(api, tell);
+                if self.delivery.resting(Instant::now()).is_some() {
+                    return None;
+                }
             }
             // A server that cannot say whether the job was cancelled is not told
             // that it is not: the state waits, everything else goes on.
