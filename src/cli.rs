@@ -29,6 +29,7 @@ current directory: result.json, a log for each phase, artifacts.tar.gz. Without
 Signals:
   SIGTERM, SIGINT  end the phase, clean up, deliver, exit; again: end at once
   SIGUSR1          exit with status 1 when idle, to be started again
+  SIGHUP           open the log again; read the configuration anew when idle
 
 Exit status:
   0    told to stop; run: every phase ended with 0

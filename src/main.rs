@@ -1,11 +1,12 @@
 //! One result to one exit status; `--help` lists them.
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 use testflinger_agent::agent::{Agent, End, Mode, Setup, StartError};
-use testflinger_agent::cli::{Command, HELP};
+use testflinger_agent::cli::{self, HELP};
 use testflinger_agent::config::Config;
 use testflinger_agent::run::{self, Outcome};
 use testflinger_agent::{sys, warning};
@@ -23,19 +24,19 @@ const RESPAWN_PAUSE: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     // Whatever was open when we were started is not for the jobs.
     sys::close_on_exec_from(3);
-    match Command::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print(HELP),
-        Ok(Command::Version) => print(concat!(
+    match cli::Command::parse(std::env::args_os().skip(1)) {
+        Ok(cli::Command::Help) => print(HELP),
+        Ok(cli::Command::Version) => print(concat!(
             "testflinger-agent ",
             env!("CARGO_PKG_VERSION"),
             "\n"
         )),
-        Ok(Command::Daemon {
+        Ok(cli::Command::Daemon {
             config,
             token_file,
             metrics,
         }) => daemon(&config, token_file, metrics),
-        Ok(Command::Run { job, config }) => run(&job, config.as_deref()),
+        Ok(cli::Command::Run { job, config }) => run(&job, config.as_deref()),
         Err(message) => {
             complain(&format!("{message}; --help lists what there is"));
             ExitCode::from(WRONG_INPUT)
@@ -43,14 +44,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn daemon(config: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
-    let config = match Config::load(config) {
+fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
+    let config = match Config::load(config_path) {
         Ok(config) => config,
         Err(error) => return give_up(&error.to_string(), WRONG_INPUT),
     };
     let lock_basedir = config.results_basedir.clone();
     let setup = Setup {
         config,
+        config_path: config_path.to_owned(),
         token_file,
         mode: Mode::Daemon,
         lock_basedir,
@@ -63,10 +65,33 @@ fn daemon(config: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
     if metrics {
         warning!("--metrics_port is accepted, but there are no metrics yet");
     }
-    match agent.live() {
+    let end = agent.live();
+    // Gives back the lock.
+    drop(agent);
+    match end {
         End::Restart => ExitCode::from(RESTART),
         End::Stopped | End::JobOver => ExitCode::SUCCESS,
+        End::Reload => begin_anew(),
     }
+}
+
+/// Becomes a new process image under the same process id: whatever can be
+/// configured is then as the new configuration says, and what was owed is found
+/// in its records.
+fn begin_anew() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let error = match sys::hold_signals() {
+        Ok(()) => Command::new("/proc/self/exe")
+            .arg0(name)
+            .args(arguments)
+            .exec(),
+        Err(error) => error,
+    };
+    complain(&format!(
+        "cannot begin anew: {error}; the supervisor has to do it"
+    ));
+    ExitCode::from(RESTART)
 }
 
 fn run(job: &Path, config: Option<&Path>) -> ExitCode {

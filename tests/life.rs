@@ -8,7 +8,7 @@ mod support;
 
 use std::time::Duration;
 use support::gate::Gate;
-use support::lab::{Lab, PATIENCE, is_alive, numbers, wait_for_file, wait_until};
+use support::lab::{Lab, PATIENCE, is_alive, numbers};
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
 use testflinger_agent::local::Exchange;
@@ -359,27 +359,4 @@ fn an_agent_that_is_told_to_stop_twice_ends_at_once_with_all_of_its_jobs_process
     }
     assert!(!cleaned.exists());
     assert_ne!(lab.server.job_state(&job).as_deref(), Some("complete"));
-}
-
-#[test]
-fn a_hangup_is_ignored() {
-    let lab = Lab::new();
-    let gate = Gate::new(&lab.scratch, "test");
-    let ready = lab.scratch.path("ready");
-    let test = format!("echo x > '{}'; {}", ready.display(), gate.words());
-    let lab = lab.command("test", &test);
-    let agent = lab.agent();
-    wait_for_a_cycle(&lab);
-    agent.signal("HUP");
-    agent.wait_for_log("SIGHUP is ignored");
-    let job = lab.submit_test();
-    wait_for_file(&ready);
-    agent.signal("HUP");
-    wait_until("the second SIGHUP is noticed", || {
-        agent.log().matches("SIGHUP is ignored").count() == 2
-    });
-    gate.open();
-    lab.wait_until_complete(&job);
-    assert_eq!(lab.status(&job, "test"), Some(0));
-    assert!(is_alive(agent.pid()));
 }

@@ -53,6 +53,10 @@ impl Agent {
                 info!("stopped");
                 return End::Stopped;
             }
+            if self.reload_wanted {
+                info!("beginning anew with the new configuration");
+                return End::Reload;
+            }
             match self.cycle() {
                 Ok(Cycle::Over(end)) => return end,
                 Ok(Cycle::Job(document)) => {
@@ -310,7 +314,7 @@ impl Agent {
                 Event::Signal(signal) => {
                     let before = self.restart_wanted;
                     self.signal(signal);
-                    if self.restart_wanted && !before {
+                    if self.restart_wanted && !before || self.reload_wanted {
                         return;
                     }
                 }

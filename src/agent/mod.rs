@@ -15,6 +15,7 @@ mod work;
 pub use start::StartError;
 
 use crate::config::Config;
+use crate::log;
 use crate::sys::Signal;
 use crate::uplink::{self, Uplink};
 use crate::{error, info};
@@ -46,6 +47,8 @@ pub enum End {
     Stopped,
     /// It was told to restart.
     Restart,
+    /// It is to begin anew, with the configuration as it is now.
+    Reload,
     /// Its one job is over.
     JobOver,
 }
@@ -55,6 +58,8 @@ pub enum End {
 pub struct Setup {
     /// The configuration.
     pub config: Config,
+    /// Where it was read from.
+    pub config_path: PathBuf,
     /// The refresh token's file.
     pub token_file: PathBuf,
     /// How it is used.
@@ -67,6 +72,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Agent {
     config: Config,
+    config_path: PathBuf,
     mode: Mode,
     uplink: Uplink,
     events: Events,
@@ -78,6 +84,8 @@ pub struct Agent {
     abandoned: bool,
     /// It is to restart when idle.
     restart_wanted: bool,
+    /// It is to begin anew when idle.
+    reload_wanted: bool,
     /// The running job was cancelled.
     cancelled: bool,
     /// Why it has to be put offline, until the server knows.
@@ -113,11 +121,24 @@ impl Agent {
                 info!("SIGUSR1: the agent ends when it is idle, to be started again");
                 self.restart_wanted = true;
             }
-            Signal::HangUp if self.mode == Mode::Daemon => {
-                info!("SIGHUP is ignored; SIGUSR1 restarts the agent, SIGTERM stops it");
-            }
+            Signal::HangUp if self.mode == Mode::Daemon => self.hang_up(),
             Signal::Stop | Signal::Interrupt | Signal::HangUp => self.stop(),
             Signal::Child => {}
+        }
+    }
+
+    /// The log file may have been moved away, and the configuration changed. A
+    /// broken one changes nothing.
+    fn hang_up(&mut self) {
+        if let Err(error) = log::reopen() {
+            error!("cannot open the log again: {error}; the old file stays in use");
+        }
+        match Config::load(&self.config_path) {
+            Ok(_) => {
+                info!("SIGHUP: the configuration is read anew when the agent is idle");
+                self.reload_wanted = true;
+            }
+            Err(error) => error!("SIGHUP: {error}; the configuration stays as it was"),
         }
     }
 

@@ -40,6 +40,7 @@ impl Agent {
     pub fn start(setup: Setup) -> Result<Agent, StartError> {
         let Setup {
             config,
+            config_path,
             token_file,
             mode,
             lock_basedir,
@@ -93,10 +94,12 @@ impl Agent {
             environment,
             uplink,
             config,
+            config_path,
             mode,
             stopping: None,
             abandoned: false,
             restart_wanted: false,
+            reload_wanted: false,
             cancelled: false,
             offline: None,
             idle: idle::Idle::default(),

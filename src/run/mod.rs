@@ -92,6 +92,7 @@ pub fn run(job: &Path, config: Option<&Path>) -> Result<Outcome, Error> {
     adapt(&mut config, &server, &document, &private.0);
     let setup = Setup {
         config,
+        config_path: PathBuf::new(),
         token_file,
         mode: Mode::Once,
         lock_basedir,

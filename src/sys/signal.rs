@@ -122,6 +122,29 @@ impl Signals {
     }
 }
 
+/// Holds back the signals of [`Signal`] until the program that this one becomes
+/// catches them: none of them may end it before.
+///
+/// # Errors
+/// What sigprocmask(2) says.
+pub fn hold_signals() -> io::Result<()> {
+    // SAFETY: a zeroed set is valid; the calls touch nothing but it.
+    unsafe {
+        let mut held: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut held);
+        for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
+            libc::sigaddset(&raw mut held, number);
+        }
+        let keep_no_old = std::ptr::null_mut();
+        super::cerr(libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const held,
+            keep_no_old,
+        ))?;
+    }
+    Ok(())
+}
+
 fn is_ignored(number: libc::c_int) -> io::Result<bool> {
     // SAFETY: a null new action only reads the old one into zeroed memory of
     // the right type.

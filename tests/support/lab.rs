@@ -172,7 +172,11 @@ impl Lab {
             .stderr(fs::File::create(&stderr).unwrap())
             .spawn()
             .unwrap();
-        Agent { child, stderr }
+        Agent {
+            child,
+            config,
+            stderr,
+        }
     }
 
     /// Submits a job with these members, in JSON without the outer braces.
@@ -270,6 +274,8 @@ pub fn binary() -> &'static str {
 #[derive(Debug)]
 pub struct Agent {
     pub child: Child,
+    /// Its configuration file.
+    pub config: PathBuf,
     stderr: PathBuf,
 }
 
@@ -281,6 +287,13 @@ impl Agent {
     /// Sends it a signal by name, such as TERM or USR1.
     pub fn signal(&self, name: &str) {
         signal(self.pid(), name);
+    }
+
+    /// Changes its configuration file.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&self.config, text.replace(from, to)).unwrap();
     }
 
     /// Waits for its end: its exit status, or 256 minus its signal.

@@ -1,0 +1,83 @@
+//! SIGHUP: the log is opened again, and the configuration read anew.
+
+mod support;
+
+use std::fs;
+use support::lab::{Lab, is_alive, wait_for_file, wait_until};
+use testflinger_agent::job::Phase;
+
+#[test]
+fn a_hangup_brings_the_new_configuration_at_once_when_idle() {
+    let lab = Lab::new().command("test", "echo the old way");
+    let agent = lab.agent();
+    lab.wait("the agent is idle", |view| {
+        view.agent("lab-agent")
+            .is_some_and(|agent| agent.state == "waiting")
+    });
+    agent.edit("the old way", "the new way");
+    agent.signal("HUP");
+    agent.wait_for_log("beginning anew");
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "the new way\n");
+    assert!(is_alive(agent.pid()), "it is the same process");
+}
+
+#[test]
+fn a_hangup_in_a_job_waits_for_its_end() {
+    let lab = Lab::new();
+    let go = lab.scratch.path("go");
+    let test = format!(
+        "while [ ! -e '{}' ]; do sleep 0.01; done; echo the old way",
+        go.display()
+    );
+    let lab = lab.command("test", &test).command("cleanup", "echo old");
+    let first = lab.submit_test();
+    let mut agent = lab.agent();
+    lab.wait_for_output(&first, Phase::Test, "Starting");
+    agent.edit("the old way", "the new way");
+    agent.edit("echo old", "echo new");
+    agent.signal("HUP");
+    agent.wait_for_log("read anew when the agent is idle");
+    fs::write(&go, "x").unwrap();
+    lab.wait_until_complete(&first);
+    assert_eq!(lab.body(&first, Phase::Test), "the old way\n");
+    assert_eq!(lab.body(&first, Phase::Cleanup), "old\n");
+    let second = lab.submit_test();
+    lab.wait_until_complete(&second);
+    assert_eq!(lab.body(&second, Phase::Test), "the new way\n");
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+}
+
+#[test]
+fn a_broken_configuration_is_refused_and_the_old_one_stays() {
+    let lab = Lab::new().command("test", "echo the old way");
+    let agent = lab.agent();
+    agent.wait_for_log("for the queues");
+    agent.edit("test_command", "tset_command");
+    agent.signal("HUP");
+    agent.wait_for_log("did you mean `test_command`?; the configuration stays as it was");
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "the old way\n");
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_begun_anew() {
+    let lab = Lab::new();
+    let agent = lab.agent();
+    let log = lab.scratch.path("logs").join("testflinger-agent.log");
+    wait_for_file(&log);
+    let moved = lab.scratch.path("logs").join("moved");
+    fs::rename(&log, &moved).unwrap();
+    agent.signal("HUP");
+    wait_until("the new file is written to", || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("SIGHUP"))
+    });
+    assert!(
+        fs::read_to_string(&moved)
+            .unwrap()
+            .contains("for the queues lab")
+    );
+}
