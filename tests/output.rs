@@ -12,8 +12,8 @@ use std::fs;
 use std::path::Path;
 use support::lab::Lab;
 use support::means::fixture_command;
+use testflinger_agent::job::LogType;
 use testflinger_agent::job::Phase;
-use testflinger_agent::local::LogType;
 
 /// No fragment may be larger, in bytes of text.
 const LARGEST_FRAGMENT: u64 = 1 << 20;

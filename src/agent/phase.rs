@@ -3,7 +3,7 @@
 use super::work::{NOT_RUN, Running};
 use super::{Agent, Event, LAST_CLEANUP, Mode};
 use crate::child::{Child, OutputFile, Stop, Watch};
-use crate::job::{AgentLimits, Entry, Phase, limits};
+use crate::job::{AgentLimits, Entry, LogType, Phase, limits};
 use crate::{error, info, warning};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ pub(super) struct Output {
 impl Agent {
     /// There is more to be sent.
     fn tell(&self, output: &Output) {
-        self.uplink.output(output.phase, output.file.length());
+        self.uplink
+            .output(output.phase, LogType::Output, output.file.length());
     }
 
     /// Runs the command of a phase, if it has one, and returns its exit status.
@@ -62,7 +63,7 @@ impl Agent {
     /// Begins a phase: its record, its log, the original's banner.
     fn open_output(&mut self, running: &Running, phase: Phase) -> Option<Output> {
         self.record(running, &Entry::Started(phase));
-        let log = running.record.log(phase);
+        let log = running.record.log(phase, LogType::Output);
         let copy = running
             .workspace
             .as_ref()

@@ -1,6 +1,6 @@
 //! What happened to a job, one entry after the other.
 
-use super::Phase;
+use super::{LogType, Phase};
 use crate::json::{Json, Object};
 use std::path::PathBuf;
 
@@ -29,17 +29,28 @@ pub enum Entry {
         /// Where the artifacts are, if there are any: a directory, or a tar.gz.
         artifacts: Option<PathBuf>,
     },
-    /// The server has this much of a phase's output.
+    /// There is a new version of the device's information.
+    DeviceInfo(u64),
+    /// The server has this much of a phase's log.
     Sent {
         /// The phase.
         phase: Phase,
-        /// Bytes of its log.
+        /// Which of its logs.
+        log: LogType,
+        /// Bytes of that.
         bytes: u64,
-        /// The number that the next fragment of the job gets.
+        /// The number that the next fragment of the job's logs of this type gets.
         next_fragment: u64,
     },
-    /// The server will not have the rest of a phase's output.
-    OutputRefused(Phase),
+    /// The server will not have the rest of a phase's log.
+    LogRefused {
+        /// The phase.
+        phase: Phase,
+        /// Which of its logs.
+        log: LogType,
+    },
+    /// The server has this version of the device's information.
+    DeviceInfoSent(u64),
     /// The server has the exit status of this phase and all before it.
     Reported(Phase),
     /// The server has the artifacts.
@@ -59,7 +70,7 @@ impl Entry {
                 line.string("job_id", job_id);
                 line.string("agent_id", agent_id);
             }
-            Entry::Started(phase) | Entry::OutputRefused(phase) | Entry::Reported(phase) => {
+            Entry::Started(phase) | Entry::Reported(phase) => {
                 line.string("phase", phase.name());
             }
             Entry::Ended { phase, status } => {
@@ -72,12 +83,22 @@ impl Entry {
                     line.string("artifacts", path);
                 }
             }
+            Entry::DeviceInfo(version) | Entry::DeviceInfoSent(version) => {
+                let version = i64::try_from(*version).unwrap_or(i64::MAX);
+                line.integer("version", version);
+            }
+            Entry::LogRefused { phase, log } => {
+                line.string("phase", phase.name());
+                line.string("log", log.name());
+            }
             Entry::Sent {
                 phase,
+                log,
                 bytes,
                 next_fragment,
             } => {
                 line.string("phase", phase.name());
+                line.string("log", log.name());
                 line.integer("bytes", i64::try_from(*bytes).unwrap_or(i64::MAX));
                 let number = i64::try_from(*next_fragment).unwrap_or(i64::MAX);
                 line.integer("next_fragment", number);
@@ -93,6 +114,7 @@ impl Entry {
         let json = Json::parse(line).ok()?;
         let string = |name: &str| json.get(name).and_then(Json::string);
         let phase = || string("phase").and_then(|name| Phase::from_name(&name));
+        let log = || string("log").and_then(|name| LogType::from_name(&name));
         let number = |name: &str| {
             let value = json.get(name).and_then(Json::integer);
             value.and_then(|value| u64::try_from(value).ok())
@@ -110,12 +132,18 @@ impl Entry {
             "finished" => Entry::Finished {
                 artifacts: string("artifacts").map(PathBuf::from),
             },
+            "device_info" => Entry::DeviceInfo(number("version")?),
+            "device_info_sent" => Entry::DeviceInfoSent(number("version")?),
             "sent" => Entry::Sent {
                 phase: phase()?,
+                log: log()?,
                 bytes: number("bytes")?,
                 next_fragment: number("next_fragment")?,
             },
-            "output_refused" => Entry::OutputRefused(phase()?),
+            "log_refused" => Entry::LogRefused {
+                phase: phase()?,
+                log: log()?,
+            },
             "reported" => Entry::Reported(phase()?),
             "artifacts_sent" => Entry::ArtifactsSent,
             "complete" => Entry::Complete,
@@ -130,7 +158,9 @@ impl Entry {
             Entry::Ended { .. } => "ended",
             Entry::Finished { .. } => "finished",
             Entry::Sent { .. } => "sent",
-            Entry::OutputRefused(_) => "output_refused",
+            Entry::LogRefused { .. } => "log_refused",
+            Entry::DeviceInfo(_) => "device_info",
+            Entry::DeviceInfoSent(_) => "device_info_sent",
             Entry::Reported(_) => "reported",
             Entry::ArtifactsSent => "artifacts_sent",
             Entry::Complete => "complete",
@@ -170,10 +200,16 @@ mod tests {
             },
             Entry::Sent {
                 phase: Phase::Test,
+                log: LogType::Serial,
                 bytes: 5_000_000_000,
                 next_fragment: 7,
             },
-            Entry::OutputRefused(Phase::Reserve),
+            Entry::LogRefused {
+                phase: Phase::Reserve,
+                log: LogType::Output,
+            },
+            Entry::DeviceInfo(2),
+            Entry::DeviceInfoSent(1),
             Entry::Reported(Phase::Cleanup),
             Entry::ArtifactsSent,
             Entry::Complete,

@@ -1,6 +1,6 @@
 //! How far a job is, and how much of that the server has.
 
-use super::{Entry, Phase};
+use super::{Entry, LogType, PerLog, Phase};
 use std::path::PathBuf;
 
 /// The sum of a job's entries.
@@ -12,8 +12,12 @@ pub struct Progress {
     pub agent_id: String,
     /// The phases that began, in their order.
     pub phases: Vec<PhaseProgress>,
-    /// The number of the next fragment; they run on across phases.
-    pub next_fragment: u64,
+    /// The numbers of the next fragments; they run on across phases.
+    pub next_fragment: PerLog<u64>,
+    /// The version of the device's information; 0 when there is none.
+    pub device_info: u64,
+    /// The one that the server has.
+    pub device_info_sent: u64,
     /// All phases are over.
     pub finished: bool,
     /// What is to be uploaded.
@@ -31,12 +35,19 @@ pub struct PhaseProgress {
     pub phase: Phase,
     /// Its exit status, when it is over.
     pub status: Option<i64>,
-    /// Bytes of its log that the server has.
-    pub sent: u64,
-    /// The server will not have more of its log.
-    pub output_refused: bool,
+    /// How much of its logs the server has.
+    pub logs: PerLog<LogProgress>,
     /// The server has its status.
     pub reported: bool,
+}
+
+/// How much of a log the server has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogProgress {
+    /// Bytes.
+    pub sent: u64,
+    /// It will not have more.
+    pub refused: bool,
 }
 
 impl Progress {
@@ -50,8 +61,7 @@ impl Progress {
             Entry::Started(phase) => self.phases.push(PhaseProgress {
                 phase: *phase,
                 status: None,
-                sent: 0,
-                output_refused: false,
+                logs: PerLog::default(),
                 reported: false,
             }),
             Entry::Ended { phase, status } => {
@@ -61,16 +71,19 @@ impl Progress {
                 self.finished = true;
                 self.artifacts.clone_from(artifacts);
             }
+            Entry::DeviceInfo(version) => self.device_info = *version,
+            Entry::DeviceInfoSent(version) => self.device_info_sent = *version,
             Entry::Sent {
                 phase,
+                log,
                 bytes,
                 next_fragment,
             } => {
-                self.with(*phase, |progress| progress.sent = *bytes);
-                self.next_fragment = *next_fragment;
+                self.with_log(*phase, *log, |progress| progress.sent = *bytes);
+                *self.next_fragment.of_mut(*log) = *next_fragment;
             }
-            Entry::OutputRefused(phase) => {
-                self.with(*phase, |progress| progress.output_refused = true);
+            Entry::LogRefused { phase, log } => {
+                self.with_log(*phase, *log, |progress| progress.refused = true);
             }
             Entry::Reported(phase) => self.with(*phase, |progress| progress.reported = true),
             Entry::ArtifactsSent => self.artifacts_sent = true,
@@ -82,6 +95,10 @@ impl Progress {
         if let Some(progress) = self.phases.iter_mut().find(|p| p.phase == phase) {
             change(progress);
         }
+    }
+
+    fn with_log(&mut self, phase: Phase, log: LogType, change: impl FnOnce(&mut LogProgress)) {
+        self.with(phase, |progress| change(progress.logs.of_mut(log)));
     }
 
     /// The exit statuses of the phases that are over.

@@ -5,7 +5,7 @@
 //! journal is only ever added to; a torn last line is ignored, and with it
 //! whatever it was about to say.
 
-use super::{Entry, Phase, Progress};
+use super::{Entry, LogType, Phase, Progress};
 use crate::sys::files;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -123,10 +123,29 @@ impl Record {
         &self.directory
     }
 
-    /// Where a phase's output is kept.
+    /// Where one of a phase's logs is kept.
     #[must_use]
-    pub fn log(&self, phase: Phase) -> PathBuf {
-        self.directory.join(format!("{phase}.log"))
+    pub fn log(&self, phase: Phase, log: LogType) -> PathBuf {
+        self.directory.join(match log {
+            LogType::Output => format!("{phase}.log"),
+            LogType::Serial => format!("{phase}-serial.log"),
+        })
+    }
+
+    /// Where the device's information is kept.
+    #[must_use]
+    pub fn device_info(&self) -> PathBuf {
+        self.directory.join("device-info.json")
+    }
+
+    /// Keeps the device's information, whole or not at all.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn keep_device_info(&self, text: &str) -> io::Result<()> {
+        let partial = self.directory.join("device-info.partial");
+        files::create_fresh(&partial)?.write_all(text.as_bytes())?;
+        fs::rename(partial, self.device_info())
     }
 
     /// Where the artifacts are kept, as a directory.

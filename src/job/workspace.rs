@@ -69,6 +69,18 @@ impl Workspace {
         self.directory.join(format!("{phase}.log"))
     }
 
+    /// Where device connectors write what the serial line says in a phase.
+    #[must_use]
+    pub fn serial_log(&self, phase: Phase) -> PathBuf {
+        self.directory.join(format!("{phase}-serial.log"))
+    }
+
+    /// Where device connectors write what is to be known of the device.
+    #[must_use]
+    pub fn device_info(&self) -> PathBuf {
+        self.directory.join("device-info.json")
+    }
+
     /// Where the job leaves its artifacts.
     #[must_use]
     pub fn artifacts(&self) -> PathBuf {

@@ -6,7 +6,7 @@
 //! so that answering is copying.
 
 use super::reply::Piece;
-use crate::job::Phase;
+use crate::job::{LogType, Phase};
 use crate::json::Json;
 use crate::sys::files;
 use std::collections::HashMap;
@@ -17,26 +17,6 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Which of a job's logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogType {
-    /// What the phases' commands wrote.
-    Output,
-    /// What the device's serial line said.
-    Serial,
-}
-
-impl LogType {
-    /// The name in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            LogType::Output => "output",
-            LogType::Serial => "serial",
-        }
-    }
-}
 
 /// A piece of a log as an agent posted it, without its text.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ mod values;
 mod view;
 
 pub use agents::{Agent, ProvisionLog};
-pub use logs::{Fragment, LogType};
+pub use logs::Fragment;
 pub use script::Exchange;
 pub use view::View;
 

@@ -1,12 +1,12 @@
 //! The endpoints of results: states, statuses and logs.
 
 use super::jobs::RESULT;
-use super::logs::{Fragment, LogType, text_length};
+use super::logs::{Fragment, text_length};
 use super::reply::{Outcome, Piece, Reply, quoted};
 use super::routes::Call;
 use super::rules::{Field, Rule, check, must};
 use super::state::State;
-use crate::job::{PHASES, Phase};
+use crate::job::{LOG_TYPES, LogType, PHASES, Phase};
 use std::io;
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -65,7 +65,7 @@ pub(super) fn pieces(state: &State, job_id: &str) -> io::Result<Option<Vec<Piece
         if let Some(status) = job.status.get(&phase) {
             text.push_str(&format!("\"{phase}_status\": {status}, "));
         }
-        for log in [LogType::Output, LogType::Serial] {
+        for log in LOG_TYPES {
             let file = file.as_ref();
             let logged = file.map(|file| state.logs.pieces(job_id, file, log, phase));
             let logged = logged.filter(|pieces| !pieces.is_empty());

@@ -1,11 +1,11 @@
 //! What the server knows, for those in whose process it runs.
 
 use super::agents::{Agent, ProvisionLog};
-use super::logs::{Fragment, LogType};
+use super::logs::Fragment;
 use super::results;
 use super::script::Exchange;
 use super::state::State;
-use crate::job::Phase;
+use crate::job::{LogType, Phase};
 use std::collections::BTreeMap;
 
 /// What a server knows at one moment; see [`Server::wait_for`].

@@ -5,7 +5,7 @@ use super::http::{Credentials, Http, Payload, Reply};
 use super::multipart::Multipart;
 use super::token::Tokens;
 use super::{Settings, TlsFiles};
-use crate::job::Phase;
+use crate::job::{LogType, Phase};
 use crate::json::{DeJson, Json, Object, Scanner, Token};
 use crate::sys::clock;
 use std::io::Read;
@@ -241,11 +241,12 @@ impl Api {
         drain(self.call(action, "POST", &path, Outgoing::Json(body.finish()))?)
     }
 
-    /// `POST /v1/result/<id>/log/output`: one fragment.
+    /// `POST /v1/result/<id>/log/<type>`: one fragment.
     pub(super) fn post_fragment(
         &self,
         job_id: &str,
         phase: Phase,
+        log: LogType,
         number: u64,
         text: &str,
     ) -> Result<(), Failure> {
@@ -254,8 +255,11 @@ impl Api {
         body.string("timestamp", &clock::iso8601(SystemTime::now()));
         body.string("phase", phase.name());
         body.string("log_data", text);
-        let path = format!("/v1/result/{}/log/output", percent(job_id));
-        let action = "send a job's output";
+        let path = format!("/v1/result/{}/log/{}", percent(job_id), log.name());
+        let action = match log {
+            LogType::Output => "send a job's output",
+            LogType::Serial => "send a job's serial log",
+        };
         drain(self.call(action, "POST", &path, Outgoing::Json(body.finish()))?)
     }
 

@@ -6,8 +6,11 @@
 
 use super::api::{Api, Failure};
 use super::faults::duration;
-use crate::job::{Artifacts, Entry, Phase, PhaseProgress, Progress, Record};
-use crate::json::Object;
+use crate::job::{
+    Artifacts, Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress,
+    Record,
+};
+use crate::json::{Json, Object};
 use crate::{sys, warning};
 use std::fs::File;
 use std::io;
@@ -32,8 +35,10 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A fragment of this phase's output, and where in its log it begins.
-    Fragment(Phase, u64),
+    /// A fragment of this log of a phase, and where in it that begins.
+    Fragment(Phase, LogType, u64),
+    /// The device's information.
+    DeviceInfo,
     /// The exit status of this phase.
     Status(Phase),
     /// The artifacts.
@@ -46,16 +51,39 @@ pub(super) enum Step {
     Done,
 }
 
+/// What waits to be sent of one log of the phase that runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    /// The phase, and how many bytes the log has.
+    available: Option<(Phase, u64)>,
+    /// Since when some of them wait.
+    since: Option<Instant>,
+    /// When something of it was last sent.
+    last_fragment: Option<Instant>,
+}
+
+impl Waiting {
+    /// Bytes of a phase's log, as long as it runs.
+    fn available(&self, phase: Phase) -> u64 {
+        let known = self.available.filter(|(known, _)| *known == phase);
+        known.map_or(0, |(_, available)| available)
+    }
+
+    /// When the next fragment is due.
+    fn due(&self) -> Option<Instant> {
+        let gathered = self.since? + GATHER;
+        let rested = self.last_fragment.map(|last| last + FRAGMENT_INTERVAL);
+        Some(rested.map_or(gathered, |rested| rested.max(gathered)))
+    }
+}
+
 /// The delivery of one job.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) record: Arc<Record>,
     pub(super) progress: Progress,
-    /// The phase that runs, and how many bytes its log has.
-    available: Option<(Phase, u64)>,
-    /// Since when some of them wait.
-    waiting_since: Option<Instant>,
-    last_fragment: Option<Instant>,
+    /// What waits to be sent of the phase that runs.
+    waiting: PerLog<Waiting>,
     largest_fragment: u64,
     /// Attempts that failed since the last one that did not.
     pub(super) failures: u32,
@@ -79,9 +107,7 @@ impl Delivery {
         Delivery {
             record,
             progress,
-            available: None,
-            waiting_since: None,
-            last_fragment: None,
+            waiting: PerLog::default(),
             largest_fragment: LARGEST_FRAGMENT,
             failures: 0,
             not_before: None,
@@ -103,20 +129,15 @@ impl Delivery {
         self.progress.apply(entry);
     }
 
-    /// The log of this phase, which runs, has this many bytes. The phase may be
+    /// This log of the phase, which runs, has this many bytes. The phase may be
     /// one whose beginning has not been told yet.
-    pub(super) fn output(&mut self, phase: Phase, available: u64, now: Instant) {
-        if self.available.is_none_or(|(known, _)| known != phase) {
-            self.waiting_since = None;
+    pub(super) fn output(&mut self, phase: Phase, log: LogType, available: u64, now: Instant) {
+        let waiting = self.waiting.of_mut(log);
+        if waiting.available.is_none_or(|(known, _)| known != phase) {
+            waiting.since = None;
         }
-        self.available = Some((phase, available));
-        self.waiting_since.get_or_insert(now);
-    }
-
-    /// Bytes of a phase's log, as long as it runs.
-    fn available(&self, phase: Phase) -> u64 {
-        let known = self.available.filter(|(known, _)| *known == phase);
-        known.map_or(0, |(_, available)| available)
+        waiting.available = Some((phase, available));
+        waiting.since.get_or_insert(now);
     }
 
     /// The phase whose turn it is.
@@ -150,39 +171,45 @@ impl Delivery {
     }
 
     fn next_of(&self, phase: &PhaseProgress, now: Instant) -> Step {
-        let fragment = Step::Fragment(phase.phase, phase.sent);
-        if phase.status.is_some() {
-            // The log has its final length.
-            return if phase.output_refused || phase.sent >= self.log_length(phase.phase) {
-                Step::Status(phase.phase)
-            } else {
-                fragment
-            };
+        if self.progress.device_info > self.progress.device_info_sent {
+            return Step::DeviceInfo;
         }
-        let waiting = self.available(phase.phase).saturating_sub(phase.sent);
-        let Some(since) = self
-            .waiting_since
-            .filter(|_| waiting > 0 && !phase.output_refused)
-        else {
-            return Step::Wait(None);
-        };
-        let rested = self.last_fragment.map(|last| last + FRAGMENT_INTERVAL);
-        let due = rested.map_or(since + GATHER, |rested| rested.max(since + GATHER));
-        if waiting >= self.largest_fragment || due <= now {
-            fragment
-        } else {
-            Step::Wait(Some(due))
+        let mut wait: Option<Instant> = None;
+        for log in LOG_TYPES {
+            let LogProgress { sent, refused } = *phase.logs.of(log);
+            let fragment = Step::Fragment(phase.phase, log, sent);
+            let waiting = self.waiting.of(log);
+            let left = match phase.status {
+                // The log has its final length.
+                Some(_) => self.log_length(phase.phase, log).saturating_sub(sent),
+                None => waiting.available(phase.phase).saturating_sub(sent),
+            };
+            if left == 0 || refused {
+                continue;
+            }
+            let due = waiting.due();
+            let is_due = due.is_none_or(|due| due <= now);
+            if phase.status.is_some() || left >= self.largest_fragment || is_due {
+                return fragment;
+            }
+            wait = wait.into_iter().chain(due).min();
+        }
+        match phase.status {
+            Some(_) => Step::Status(phase.phase),
+            None => Step::Wait(wait),
         }
     }
 
-    fn log_length(&self, phase: Phase) -> u64 {
-        std::fs::metadata(self.record.log(phase)).map_or(0, |metadata| metadata.len())
+    fn log_length(&self, phase: Phase, log: LogType) -> u64 {
+        let metadata = std::fs::metadata(self.record.log(phase, log));
+        metadata.map_or(0, |metadata| metadata.len())
     }
 
     /// Takes a step. After a failure the delivery rests.
     pub(super) fn take(&mut self, step: Step, api: &Api) {
         let result = match step {
-            Step::Fragment(phase, from) => self.fragment(api, phase, from),
+            Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from),
+            Step::DeviceInfo => self.device_info(api),
             Step::Status(phase) => self.status(api, phase),
             Step::Artifacts => self.artifacts(api),
             Step::Complete => self.complete(api),
@@ -210,35 +237,41 @@ impl Delivery {
         self.not_before = Some(Instant::now() + pause);
     }
 
-    fn fragment(&mut self, api: &Api, phase: Phase, from: u64) -> Result<(), Failure> {
+    fn fragment(
+        &mut self,
+        api: &Api,
+        phase: Phase,
+        log: LogType,
+        from: u64,
+    ) -> Result<(), Failure> {
         let started = Instant::now();
-        let text = match self.read(phase, from) {
-            Ok(text) if text.is_empty() => {
-                // A log that is shorter than it was: there is nothing to send.
-                self.note(&Entry::OutputRefused(phase));
-                return Ok(());
-            }
+        let text = match self.read(phase, log, from) {
             Ok(text) => text,
             Err(error) => {
-                let log = self.record.log(phase);
+                let path = self.record.log(phase, log);
                 warning!(
                     "cannot read {}: {error}; the rest of it is not sent",
-                    log.display()
+                    path.display()
                 );
-                self.note(&Entry::OutputRefused(phase));
-                return Ok(());
+                String::new()
             }
         };
-        let number = self.progress.next_fragment;
-        let sent = api.post_fragment(&self.progress.job_id, phase, number, &text);
+        if text.is_empty() {
+            // Or the log is shorter than it was: there is nothing to send.
+            self.note(&Entry::LogRefused { phase, log });
+            return Ok(());
+        }
+        let number = *self.progress.next_fragment.of(log);
         let bytes = from + text.len() as u64;
-        match sent {
+        match api.post_fragment(&self.progress.job_id, phase, log, number, &text) {
             Ok(()) => {
-                self.last_fragment = Some(started);
+                let waiting = self.waiting.of_mut(log);
+                waiting.last_fragment = Some(started);
                 // What was printed since waits from now on.
-                self.waiting_since = (bytes < self.available(phase)).then_some(started);
+                waiting.since = (bytes < waiting.available(phase)).then_some(started);
                 self.note(&Entry::Sent {
                     phase,
+                    log,
                     bytes,
                     next_fragment: number + 1,
                 });
@@ -249,8 +282,9 @@ impl Delivery {
                 Ok(())
             }
             Err(Failure::Refused { cause, .. }) => {
-                self.refused(&format!("the output of its {phase} phase"), &cause);
-                self.note(&Entry::OutputRefused(phase));
+                let what = format!("the rest of the {} of its {phase} phase", log.name());
+                self.refused(&what, &cause);
+                self.note(&Entry::LogRefused { phase, log });
                 Ok(())
             }
             Err(transient) => Err(transient),
@@ -258,8 +292,8 @@ impl Delivery {
     }
 
     /// Text of a phase's log from a place on, whole characters only.
-    fn read(&self, phase: Phase, from: u64) -> io::Result<String> {
-        let log = File::open(self.record.log(phase))?;
+    fn read(&self, phase: Phase, log: LogType, from: u64) -> io::Result<String> {
+        let log = File::open(self.record.log(phase, log))?;
         let left = log.metadata()?.len().saturating_sub(from);
         let length = usize::try_from(left.min(self.largest_fragment)).unwrap_or(0);
         let mut bytes = vec![0; length];
@@ -271,6 +305,24 @@ impl Delivery {
             bytes.truncate(error.valid_up_to());
         }
         String::from_utf8(bytes).map_err(io::Error::other)
+    }
+
+    /// The newest version: each one takes the place of those before.
+    fn device_info(&mut self, api: &Api) -> Result<(), Failure> {
+        let version = self.progress.device_info;
+        let text = std::fs::read_to_string(self.record.device_info()).unwrap_or_default();
+        if let Ok(info) = Json::parse(&text) {
+            let mut body = Object::new();
+            body.json("device_info", info);
+            match api.post_result(&self.progress.job_id, body) {
+                Err(Failure::Refused { cause, .. }) => {
+                    self.refused("the device's information", &cause);
+                }
+                other => other?,
+            }
+        }
+        self.note(&Entry::DeviceInfoSent(version));
+        Ok(())
     }
 
     fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
@@ -449,8 +501,12 @@ mod tests {
     }
 
     fn started(delivery: &mut Delivery, phase: Phase, log: &str) {
-        std::fs::write(delivery.record.log(phase), log).unwrap();
+        std::fs::write(delivery.record.log(phase, LogType::Output), log).unwrap();
         delivery.apply(&Entry::Started(phase));
+    }
+
+    fn fragment(phase: Phase, from: u64) -> Step {
+        Step::Fragment(phase, LogType::Output, from)
     }
 
     fn ended(delivery: &mut Delivery, phase: Phase) {
@@ -458,10 +514,13 @@ mod tests {
     }
 
     fn sent(delivery: &mut Delivery, phase: Phase, bytes: u64) {
+        let log = LogType::Output;
+        let next_fragment = delivery.progress.next_fragment.of(log) + 1;
         delivery.apply(&Entry::Sent {
             phase,
+            log,
             bytes,
-            next_fragment: delivery.progress.next_fragment + 1,
+            next_fragment,
         });
     }
 
@@ -475,15 +534,18 @@ mod tests {
         assert_eq!(job.next(now), Step::Wait(None), "nothing was printed");
         ended(&mut job, Phase::Setup);
         started(&mut job, Phase::Test, "67");
-        assert_eq!(job.next(now), Step::Fragment(Phase::Setup, 0));
+        assert_eq!(job.next(now), fragment(Phase::Setup, 0));
         sent(&mut job, Phase::Setup, 3);
-        assert_eq!(job.next(now), Step::Fragment(Phase::Setup, 3));
+        assert_eq!(job.next(now), fragment(Phase::Setup, 3));
         sent(&mut job, Phase::Setup, 5);
         assert_eq!(job.next(now), Step::Status(Phase::Setup));
         job.apply(&Entry::Reported(Phase::Setup));
         ended(&mut job, Phase::Test);
-        assert_eq!(job.next(now), Step::Fragment(Phase::Test, 0));
-        job.apply(&Entry::OutputRefused(Phase::Test));
+        assert_eq!(job.next(now), fragment(Phase::Test, 0));
+        job.apply(&Entry::LogRefused {
+            phase: Phase::Test,
+            log: LogType::Output,
+        });
         assert_eq!(job.next(now), Step::Status(Phase::Test));
         job.apply(&Entry::Reported(Phase::Test));
         assert_eq!(job.next(now), Step::Wait(None), "cleanup may come");
@@ -506,22 +568,28 @@ mod tests {
         let now = Instant::now();
         started(&mut job, Phase::Test, "");
         // Told before the beginning of its phase was: not lost.
-        job.output(Phase::Test, 10, now);
+        job.output(Phase::Test, LogType::Output, 10, now);
         assert_eq!(job.next(now), Step::Wait(Some(now + GATHER)));
-        job.output(Phase::Test, 20, now + GATHER / 2);
-        assert_eq!(job.next(now + GATHER), Step::Fragment(Phase::Test, 0));
+        job.output(Phase::Test, LogType::Output, 20, now + GATHER / 2);
+        assert_eq!(job.next(now + GATHER), fragment(Phase::Test, 0));
         sent(&mut job, Phase::Test, 20);
-        job.last_fragment = Some(now + GATHER);
-        job.waiting_since = None;
+        let waiting = job.waiting.of_mut(LogType::Output);
+        waiting.last_fragment = Some(now + GATHER);
+        waiting.since = None;
         // Just after a fragment: as late as it gets.
-        job.output(Phase::Test, 30, now + GATHER);
+        job.output(Phase::Test, LogType::Output, 30, now + GATHER);
         let due = now + GATHER + FRAGMENT_INTERVAL;
         assert_eq!(job.next(now + GATHER), Step::Wait(Some(due)));
         assert!(GATHER + FRAGMENT_INTERVAL < Duration::from_millis(500));
-        assert_eq!(job.next(due), Step::Fragment(Phase::Test, 20));
+        assert_eq!(job.next(due), fragment(Phase::Test, 20));
         // A flood does not wait at all.
-        job.output(Phase::Test, 20 + LARGEST_FRAGMENT, now + GATHER);
-        assert_eq!(job.next(now + GATHER), Step::Fragment(Phase::Test, 20));
+        job.output(
+            Phase::Test,
+            LogType::Output,
+            20 + LARGEST_FRAGMENT,
+            now + GATHER,
+        );
+        assert_eq!(job.next(now + GATHER), fragment(Phase::Test, 20));
         std::fs::remove_dir_all(basedir).unwrap();
     }
 

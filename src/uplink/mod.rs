@@ -18,7 +18,7 @@ mod token;
 
 pub use api::{AgentData, Failure};
 
-use crate::job::{Entry, Phase, Progress, Record};
+use crate::job::{Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
 use crate::json::Object;
 use crate::sys::Wake;
 use api::{Api, Common};
@@ -116,9 +116,9 @@ enum Command {
 #[derive(Debug, Default)]
 struct Queue {
     commands: VecDeque<Command>,
-    /// The phase that runs, and how long its log is. Not a command: a flood of
+    /// The phase that runs, and how long its logs are. Not a command: a flood of
     /// output must not become a flood of those.
-    output: Option<(Phase, u64)>,
+    output: PerLog<Option<(Phase, u64)>>,
 }
 
 /// The agent's end of the uplink.
@@ -174,10 +174,10 @@ impl Uplink {
         self.command(Command::Entry(entry));
     }
 
-    /// The log of the phase that runs has this many bytes.
-    pub fn output(&self, phase: Phase, available: u64) {
+    /// This log of the phase that runs has this many bytes.
+    pub fn output(&self, phase: Phase, log: LogType, available: u64) {
         let mut queue = lock(&self.queue.0);
-        queue.output = Some((phase, available));
+        *queue.output.of_mut(log) = Some((phase, available));
         self.queue.1.notify_one();
     }
 
@@ -238,11 +238,16 @@ impl Thread {
         loop {
             let command = queue.commands.pop_front();
             // Before a job is known, there is nobody to be told of its output.
-            let output = queue.output.take_if(|_| self.job.is_some());
-            if let (Some((phase, available)), Some(job)) = (output, &mut self.job) {
-                job.delivery.output(phase, available, Instant::now());
+            let mut is_news = command.is_some();
+            if let Some(job) = &mut self.job {
+                for log in LOG_TYPES {
+                    if let Some((phase, available)) = queue.output.of_mut(log).take() {
+                        job.delivery.output(phase, log, available, Instant::now());
+                        is_news = true;
+                    }
+                }
             }
-            if command.is_some() || output.is_some() {
+            if is_news {
                 return command;
             }
             queue = match wait {
