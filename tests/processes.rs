@@ -430,7 +430,7 @@ fn row_10_a_command_inherits_nothing_but_its_pipe_and_the_umask() {
         "--block-signal=TERM,CHLD,USR2,ALRM",
         "sh",
         "-c",
-        "umask 026; exec \"$@\" 7</dev/zero 8>/dev/null",
+        "umask 026; exec \"$@\" </dev/zero 7</dev/zero 8>/dev/null",
         "sh",
     ];
     let mut agent = lab.agent_under(&careless, &lab.agent_id);

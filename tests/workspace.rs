@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use support::lab::{Lab, wait_until};
+use support::means::as_user;
 use testflinger_agent::job::Phase;
 
 /// The names in a directory but the hidden ones.
@@ -164,6 +165,35 @@ fn a_job_may_forbid_everything() {
         artifacts.contains(&"artifacts/deep/x".to_owned()),
         "{artifacts:?}"
     );
+}
+
+/// Root may do everything anyway; the agent of another user has to give itself
+/// the right to remove what the job closed.
+#[test]
+fn a_job_of_an_ordinary_user_may_forbid_everything() {
+    const NOBODY: u32 = 65_534;
+    let user = NOBODY.to_string();
+    let Some(words) = as_user(&user) else {
+        return;
+    };
+    let lab = Lab::new()
+        .command(
+            "test",
+            "id -u; mkdir -p deep/er; touch deep/er/x; chmod 000 deep/er deep",
+        )
+        .command("cleanup", "echo cleaned up");
+    for name in ["run", "results", "logs"] {
+        let directory = lab.scratch.path(name);
+        fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let job = lab.submit_test();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let _agent = lab.agent_under(&words, &lab.agent_id);
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), format!("{user}\n"));
+    assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned up\n");
+    assert_nothing_is_left(&lab);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What only some machines can do, and a test says so when they cannot: strace,
-//! mounts.
+//! mounts, other users.
 
 use std::process::{Command, Stdio};
 
@@ -61,6 +61,25 @@ pub fn with_mounts(mount: &str) -> Option<Vec<String>> {
     }
     let script = format!("{mount} && exec \"$@\"");
     let words = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    Some(words.map(str::to_owned).to_vec())
+}
+
+/// The words before a program that runs as another user, given by number.
+///
+/// `None`, once that is said: this user may not become that one, or that one may
+/// not see the program.
+pub fn as_user(user: &str) -> Option<Vec<String>> {
+    let group = format!("--regid={user}");
+    let words = [
+        "setpriv",
+        &format!("--reuid={user}"),
+        &group,
+        "--clear-groups",
+    ];
+    if !works(&[&words[..], &[super::lab::binary(), "--version"]].concat()) {
+        skip("another user");
+        return None;
+    }
     Some(words.map(str::to_owned).to_vec())
 }
 
