@@ -56,7 +56,7 @@ impl Agent {
                 Ok(Cycle::Job(document)) => {
                     self.idle.failures = 0;
                     let was_run = self.work(document);
-                    if self.mode == Mode::Once && was_run {
+                    if self.mode == Mode::Once && was_run && self.stopping.is_none() {
                         return End::JobOver;
                     }
                 }
