@@ -1,0 +1,111 @@
+//! What the program says to whoever starts it.
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, Instant};
+use support::lab::{Lab, Scratch};
+use support::program::{Program, run};
+use testflinger_agent::cli::HELP;
+
+/// How long the program waits before it gives up, so that an init which starts
+/// it again and again does not spin.
+const RESPAWN_PAUSE: Duration = Duration::from_secs(10);
+
+#[test]
+fn help_and_version_are_printed() {
+    let scratch = Scratch::new();
+    for line in [["--help"].as_slice(), &["-h"], &["run", "--help"]] {
+        let ended = run(&scratch.path(""), line);
+        assert_eq!((ended.status, ended.stdout.as_str()), (0, HELP), "{line:?}");
+        assert_eq!(ended.stderr, "");
+    }
+    let version = concat!("testflinger-agent ", env!("CARGO_PKG_VERSION"), "\n");
+    for line in ["--version", "-V"] {
+        let ended = run(&scratch.path(""), &[line]);
+        assert_eq!((ended.status, ended.stdout.as_str()), (0, version));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_explained_at_once() {
+    let scratch = Scratch::new();
+    let begun = Instant::now();
+    for (line, wanted) in [
+        (["--confg", "x"].as_slice(), "unknown argument --confg"),
+        (&["start"], "unknown argument start"),
+        (&["-c"], "--config wants a value"),
+        (
+            &["-p", "http"],
+            "--metrics_port is http; wanted: a port from 0 to 65535",
+        ),
+        (&["run"], "run wants a job file"),
+        (&["run", "a", "b"], "unknown argument b"),
+    ] {
+        let ended = run(&scratch.path(""), line);
+        let said = format!("testflinger-agent: {wanted}; --help lists what there is\n");
+        assert_eq!((ended.status, ended.stderr.as_str()), (2, said.as_str()));
+        assert_eq!(ended.stdout, "");
+    }
+    // Six of them; the pause is for those that an init starts.
+    assert!(begun.elapsed() < RESPAWN_PAUSE * 6);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_explained_and_not_tried_again_at_once() {
+    let scratch = Scratch::new();
+    fs::write(
+        scratch.path("wrong.conf"),
+        "agent_id: a\nserver_adress: b\n",
+    )
+    .unwrap();
+    fs::write(scratch.path("short.conf"), "agent_id: a\n").unwrap();
+    let begun = Instant::now();
+    let programs = [
+        (&[][..], "testflinger-agent.conf: cannot be read: "),
+        (
+            &["-c", "wrong.conf"],
+            "wrong.conf:2:1: unknown key `server_adress`; did you mean `server_address`?",
+        ),
+        (
+            &["-c", "short.conf"],
+            "short.conf: server_address is missing; wanted: ",
+        ),
+    ]
+    .map(|(line, wanted)| (Program::start(&scratch.path(""), line), wanted));
+    for (program, wanted) in programs {
+        let ended = program.wait();
+        assert_eq!(ended.status, 2);
+        let said = format!("testflinger-agent: {wanted}");
+        assert!(ended.stderr.starts_with(&said), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+    assert!(begun.elapsed() >= RESPAWN_PAUSE);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let lab = Lab::new().set("execution_basedir", "/dev/null/run");
+    fs::write(lab.scratch.path("agent.conf"), lab.configuration("a")).unwrap();
+    let ended = run(&lab.scratch.path(""), &["-c", "agent.conf"]);
+    assert_eq!(ended.status, 4);
+    let said = "testflinger-agent: cannot make the directory /dev/null/run: ";
+    assert!(ended.stderr.starts_with(said), "{}", ended.stderr);
+}
+
+#[test]
+fn a_port_for_metrics_is_taken_with_a_warning() {
+    let lab = Lab::new().command("test", "echo tested");
+    fs::write(lab.scratch.path("agent.conf"), lab.configuration("a")).unwrap();
+    let line = "-p 8000 -c agent.conf --token-file=token";
+    let line: Vec<_> = line.split(' ').collect();
+    let program = Program::start(&lab.scratch.path(""), &line);
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    support::lab::signal(program.pid(), "TERM");
+    let ended = program.wait();
+    assert_eq!(ended.status, 0);
+    let said =
+        "WARNING: (testflinger_agent)| --metrics_port is accepted, but there are no metrics yet";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+}
