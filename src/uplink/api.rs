@@ -358,12 +358,9 @@ fn settle(reply: Reply) -> Result<Reply, Failure> {
     match status {
         200..=299 => Ok(reply),
         300..=399 => {
-            let place = reply
-                .header("location")
-                .unwrap_or("another place")
-                .to_owned();
+            let redirect = reply.redirect().unwrap_or_default();
             Err(Failure::transient(format!(
-                "the server answered {status} and points to {place:.200}; change server_address"
+                "the server answered {redirect}"
             )))
         }
         401 | 403 | 408 | 425 | 429 | 500.. => Err(Failure::Transient {

@@ -200,6 +200,16 @@ impl Reply {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// What a redirect says, after "the server answered". None is followed: the
+    /// token is for this server only.
+    pub(super) fn redirect(&self) -> Option<String> {
+        let status = self.status;
+        let place = self.header("location").unwrap_or("another place");
+        (300..=399)
+            .contains(&status)
+            .then(|| format!("{status} and points to {place:.200}; change server_address"))
+    }
+
     /// The body, piece by piece.
     pub(super) fn reader(&mut self) -> impl Read {
         self.body.as_reader()

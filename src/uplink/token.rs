@@ -152,6 +152,9 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
     let asked = Instant::now();
     let reply = http.send("POST", path, Credentials::default(), Payload::Json(&body))?;
     let status = reply.status;
+    if let Some(redirect) = reply.redirect() {
+        return Err(format!("it answered {redirect}"));
+    }
     let text = reply.text(64 << 10)?;
     let json = Json::parse(&text).ok();
     let string = |name: &str| json.and_then(|json| json.get(name)?.string());
