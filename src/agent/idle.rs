@@ -56,7 +56,10 @@ impl Agent {
                 Ok(Cycle::Job(document)) => {
                     self.idle.failures = 0;
                     let was_run = self.work(document);
-                    if self.mode == Mode::Once && was_run && self.stopping.is_none() {
+                    if !was_run {
+                        // What hands out such things may have more of them.
+                        self.rest(jittered(self.config.polling_interval));
+                    } else if self.mode == Mode::Once && self.stopping.is_none() {
                         return End::JobOver;
                     }
                 }
