@@ -275,8 +275,7 @@ impl Agent {
             }
             Failure::Transient { retry_after, .. } => *retry_after,
         };
-        let pause = uplink::pause(self.idle.failures, LONGEST_PAUSE);
-        asked.unwrap_or_default().max(pause)
+        uplink::pause(self.idle.failures, asked, LONGEST_PAUSE)
     }
 
     /// Does nothing for a while, or until there is a reason not to.

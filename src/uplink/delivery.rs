@@ -200,8 +200,8 @@ impl Delivery {
             Failure::Transient { retry_after, .. } => *retry_after,
             Failure::Refused { .. } => None,
         };
-        let pause = pause(self.failures, self.longest_pause);
-        self.not_before = Some(Instant::now() + asked.unwrap_or_default().max(pause));
+        let pause = pause(self.failures, asked, self.longest_pause);
+        self.not_before = Some(Instant::now() + pause);
     }
 
     fn fragment(&mut self, api: &Api, phase: Phase, from: u64) -> Result<(), Failure> {
@@ -416,10 +416,31 @@ impl Delivery {
 }
 
 /// How long to wait after this many failures: one second, doubled each time, up
-/// to `longest`, between half and all of it.
-pub(super) fn pause(failures: u32, longest: Duration) -> Duration {
+/// to `longest`, between half and all of it. If the server asked for more, then
+/// that and up to a tenth: it will have asked all of a lab's agents.
+pub(super) fn pause(failures: u32, asked: Option<Duration>, longest: Duration) -> Duration {
     let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(12));
     let whole = doubled.min(longest);
     let jitter = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_536.0;
-    whole.mul_f64(0.5 + jitter / 2.0)
+    let asked = asked.unwrap_or_default().mul_f64(1.0 + jitter / 10.0);
+    whole.mul_f64(0.5 + jitter / 2.0).max(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_as_long_as_the_server_wants_them() {
+        let seconds = Duration::from_secs;
+        let longest = seconds(30);
+        for (failures, whole) in [(1, 1), (2, 2), (4, 8), (6, 30), (u32::MAX, 30)] {
+            let pause = pause(failures, None, longest);
+            assert!(pause * 2 >= seconds(whole) && pause <= seconds(whole));
+        }
+        for _ in 0..100 {
+            let pause = pause(1, Some(seconds(60)), longest);
+            assert!(pause >= seconds(60) && pause <= seconds(66));
+        }
+    }
 }

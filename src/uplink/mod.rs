@@ -324,8 +324,9 @@ fn send(events: &Sender<Event>, wake: &Wake, event: Event) {
     wake.wake();
 }
 
-/// How long to wait after this many failures in a row: growing, with jitter.
+/// How long to wait after this many failures in a row: growing, with jitter, and
+/// not shorter than the server asked for.
 #[must_use]
-pub fn pause(failures: u32, longest: Duration) -> Duration {
-    delivery::pause(failures, longest)
+pub fn pause(failures: u32, asked: Option<Duration>, longest: Duration) -> Duration {
+    delivery::pause(failures, asked, longest)
 }
