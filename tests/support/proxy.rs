@@ -202,6 +202,11 @@ impl Request<'_> {
                 self.hub.board.pause(None);
                 false
             }),
+            Some(Fault::Garbage(bytes)) => self.drain(reader).and_then(|()| {
+                self.settle(Outcome::Fault(Fault::Garbage(Vec::new())));
+                (&*client).write_all(bytes)?;
+                Ok(false)
+            }),
             Some(Fault::Answer {
                 status,
                 headers,

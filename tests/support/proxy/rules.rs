@@ -22,6 +22,9 @@ pub enum Fault {
         headers: Vec<(String, String)>,
         body: Vec<u8>,
     },
+    /// The proxy sends these bytes, whatever they are, in the server's place and
+    /// closes the connection.
+    Garbage(Vec<u8>),
     /// It is read, and nothing follows until the connection is released.
     Hang,
 }
