@@ -105,7 +105,7 @@ fn row_24_what_a_phase_says_while_the_server_is_down_arrives_whole_and_in_order(
         .command("reserve", "echo reserved");
     let job =
         lab.submit(r#""test_data": {"test_cmds": "x"}, "reserve_data": {"ssh_keys": ["lp:x"]}"#);
-    let _agent = lab.agent();
+    let agent = lab.agent();
     lab.wait_for_output(&job, Phase::Test, "begun");
     wait_until_sent(&lab, &job, lab.output(&job, Phase::Test).len());
     lab.proxy().set_down(true);
@@ -114,6 +114,7 @@ fn row_24_what_a_phase_says_while_the_server_is_down_arrives_whole_and_in_order(
         &lab.scratch.path("run").join(&job).join("test.log"),
         "\n20000\n",
     );
+    agent.wait_for_log("it refused the connection; trying again");
     assert!(!lab.output(&job, Phase::Test).contains("20000"));
     lab.proxy().set_down(false);
     lab.wait_for_output(&job, Phase::Test, "\n20000\n");
