@@ -75,7 +75,7 @@ fn row_24_an_agent_waits_for_a_server_that_is_down_at_its_start() {
     let job = lab.submit_test();
     let agent = lab.agent();
     let fault = format!(
-        "cannot post this agent's data: no answer from {}: it refused the connection; trying again",
+        "cannot reach {}: it refused the connection; trying again",
         lab.proxy().url()
     );
     agent.wait_for_log(&fault);
@@ -84,8 +84,8 @@ fn row_24_an_agent_waits_for_a_server_that_is_down_at_its_start() {
     lab.proxy().set_down(false);
     lab.wait_until_complete(&job);
     assert_eq!(said(&agent, "cannot"), 1, "{}", agent.log());
-    let over = "can post this agent's data again, after ";
-    assert_eq!(said(&agent, over), 1, "{}", agent.log());
+    let over = format!("can reach {} again, after ", lab.proxy().url());
+    assert_eq!(said(&agent, &over), 1, "{}", agent.log());
 }
 
 #[test]

@@ -300,6 +300,7 @@ impl Agent {
                 }
                 None
             }
+            Failure::Unreachable(_) => None,
             Failure::Transient { retry_after, .. } => *retry_after,
         };
         uplink::pause(self.idle.failures, asked, LONGEST_PAUSE)

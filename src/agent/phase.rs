@@ -2,7 +2,7 @@
 
 use super::work::{NOT_RUN, Running};
 use super::{Agent, Event, LAST_CLEANUP, Mode};
-use crate::child::{Child, OutputFile, Stop, Watch};
+use crate::child::{Child, OutputFile, Stop, Tail, Watch};
 use crate::job::{AgentLimits, Entry, LogType, Phase, limits};
 use crate::{error, info, warning};
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const KILLED: i64 = 247;
 /// After the shell has ended, what it left behind may write for this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often a serial log is looked at.
+const SERIAL_INTERVAL: Duration = Duration::from_millis(500);
 /// What is read at once: a whole pipe.
 const PIPE_SIZE: usize = 64 << 10;
 
@@ -20,6 +22,8 @@ const PIPE_SIZE: usize = 64 << 10;
 pub(super) struct Output {
     phase: Phase,
     file: OutputFile,
+    /// What a device connector writes down of the serial line.
+    serial: Option<Tail>,
 }
 
 impl Agent {
@@ -27,6 +31,12 @@ impl Agent {
     fn tell(&self, output: &Output) {
         self.uplink
             .output(output.phase, LogType::Output, output.file.length());
+    }
+
+    fn tell_serial(&self, phase: Phase, length: Option<u64>) {
+        if let Some(length) = length {
+            self.uplink.output(phase, LogType::Serial, length);
+        }
     }
 
     /// Runs the command of a phase, if it has one, and returns its exit status.
@@ -38,8 +48,10 @@ impl Agent {
         info!("phase {phase} of job {} begins", running.job.id);
         let status = match self.open_output(running, phase) {
             Some(mut output) => {
+                self.look_at_device_info(running);
                 let status = self.run_command(running, phase, &command, &mut output);
                 self.close_output(&mut output, running);
+                self.look_at_device_info(running);
                 status
             }
             None => NOT_RUN,
@@ -83,7 +95,15 @@ impl Agent {
             self.config.agent_id
         );
         let rule = "*".repeat(title.chars().count());
-        let mut output = Output { phase, file };
+        let serial = running.workspace.as_ref().map(|workspace| {
+            let kept = running.record.log(phase, LogType::Serial);
+            Tail::new(workspace.serial_log(phase), kept, self.config.output_limit)
+        });
+        let mut output = Output {
+            phase,
+            file,
+            serial,
+        };
         output.file.say(&format!("{rule}\n{title}\n{rule}\n"));
         self.tell(&output);
         Some(output)
@@ -92,6 +112,8 @@ impl Agent {
     fn close_output(&self, output: &mut Output, running: &Running) {
         output.file.finish();
         self.tell(output);
+        let rest = output.serial.as_mut().and_then(Tail::finish);
+        self.tell_serial(output.phase, rest);
         if output.file.lost() > 0 {
             warning!(
                 "the last {} bytes of the output of phase {} of job {} are lost: {} could \
@@ -150,12 +172,18 @@ impl Agent {
         mut watch: Watch,
         output: &mut Output,
     ) -> i64 {
+        let mut next_look = Instant::now() + SERIAL_INTERVAL;
         loop {
             if let Some(stop) = self.stop_reason(phase) {
                 return self.stop_command(child, stop, output);
             }
-            let last_moment = self.last_moment(phase);
-            let deadline = watch.deadline().into_iter().chain(last_moment).min();
+            if next_look <= Instant::now() {
+                next_look = Instant::now() + SERIAL_INTERVAL;
+                let news = output.serial.as_mut().and_then(Tail::look);
+                self.tell_serial(phase, news);
+            }
+            let others = self.last_moment(phase).into_iter().chain([next_look]);
+            let deadline = others.chain(watch.deadline()).min();
             match self.next(child.pipe.as_ref(), deadline) {
                 Event::Output => {
                     if self.read(child, output) {

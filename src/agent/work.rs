@@ -1,5 +1,6 @@
 //! The story of a job, from its document to the server's last acknowledgement.
 
+use super::device::DeviceInfo;
 use super::{Agent, Event, LAST_DELIVERY};
 use crate::archive;
 use crate::child::tree::{self, Tree};
@@ -25,6 +26,7 @@ pub(super) struct Running {
     pub(super) record: Arc<Record>,
     pub(super) workspace: Option<Workspace>,
     pub(super) statuses: Vec<(Phase, i64)>,
+    pub(super) device_info: DeviceInfo,
 }
 
 impl Agent {
@@ -100,6 +102,7 @@ impl Agent {
             record,
             workspace: workspace.ok(),
             statuses: Vec::new(),
+            device_info: DeviceInfo::default(),
         })
     }
 
@@ -217,9 +220,6 @@ impl Agent {
                     None
                 })
         });
-        if !self.abandoned {
-            self.record(&running, &Entry::Finished { artifacts });
-        }
         if let Some(workspace) = &running.workspace
             && let Err(error) = workspace.remove()
         {
@@ -227,6 +227,9 @@ impl Agent {
                 "cannot remove {}: {error}; it can be removed by hand",
                 workspace.directory().display()
             );
+        }
+        if !self.abandoned {
+            self.record(&running, &Entry::Finished { artifacts });
         }
     }
 

@@ -6,11 +6,13 @@
 
 mod command;
 mod output;
+mod tail;
 mod text;
 pub mod tree;
 mod watch;
 
 pub use command::Child;
 pub use output::{OutputFile, SCRIPT_COPY_LIMIT};
+pub use tail::Tail;
 pub use text::Decoder;
 pub use watch::{Limits, Stop, Watch};

@@ -84,6 +84,11 @@ impl OutputFile {
         self.append(text);
     }
 
+    /// So many bytes are not even looked at.
+    pub fn leave_out(&mut self, bytes: u64) {
+        self.beyond += bytes;
+    }
+
     /// The command says nothing more.
     pub fn finish(&mut self) {
         let mut text = String::new();

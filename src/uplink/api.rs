@@ -22,6 +22,8 @@ const LONGEST_READING: Duration = Duration::from_secs(300);
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
+    /// There was no answer; there may be one later.
+    Unreachable(String),
     /// It may succeed later.
     Transient {
         /// Why it did not.
@@ -62,7 +64,9 @@ impl Failure {
     #[must_use]
     pub fn cause(&self) -> &str {
         match self {
-            Failure::Transient { cause, .. } | Failure::Refused { cause, .. } => cause,
+            Failure::Unreachable(cause)
+            | Failure::Transient { cause, .. }
+            | Failure::Refused { cause, .. } => cause,
         }
     }
 }
@@ -293,6 +297,8 @@ impl Api {
             Err(Failure::Transient { cause, .. }) => {
                 self.common.faults.report(action, cause, "trying again");
             }
+            // Said as the one fault that it is, whatever it kept from being done.
+            Err(Failure::Unreachable(_)) => {}
         }
         result
     }
@@ -323,7 +329,7 @@ impl Api {
         let Common { tokens, faults, .. } = &*self.common;
         tokens
             .access(&self.http, faults, needed)
-            .map_err(|cause| self.unreachable(&cause))
+            .map_err(|cause| self.unreachable(cause))
     }
 
     fn send(
@@ -360,11 +366,23 @@ impl Api {
                 self.http.send(method, path, credentials, payload)
             }
         };
-        sent.map_err(|cause| self.unreachable(&cause))
+        match sent {
+            Ok(reply) => {
+                self.common.faults.over(&self.reach());
+                Ok(reply)
+            }
+            Err(cause) => Err(self.unreachable(cause)),
+        }
     }
 
-    fn unreachable(&self, cause: &str) -> Failure {
-        Failure::transient(format!("no answer from {}: {cause}", self.common.server))
+    fn reach(&self) -> String {
+        format!("reach {}", self.common.server)
+    }
+
+    fn unreachable(&self, cause: String) -> Failure {
+        let faults = &self.common.faults;
+        faults.report(&self.reach(), &cause, "trying again");
+        Failure::Unreachable(cause)
     }
 
     fn unreadable(&self, action: &str, cause: &str) -> Failure {

@@ -231,7 +231,7 @@ impl Delivery {
         self.failures = self.failures.saturating_add(1);
         let asked = match failure {
             Failure::Transient { retry_after, .. } => *retry_after,
-            Failure::Refused { .. } => None,
+            Failure::Unreachable(_) | Failure::Refused { .. } => None,
         };
         let pause = pause(self.failures, asked, self.longest_pause);
         self.not_before = Some(Instant::now() + pause);
@@ -282,7 +282,7 @@ impl Delivery {
                 Ok(())
             }
             Err(Failure::Refused { cause, .. }) => {
-                let what = format!("the rest of the {} of its {phase} phase", log.name());
+                let what = format!("the {} of its {phase} phase", log.name());
                 self.refused(&what, &cause);
                 self.note(&Entry::LogRefused { phase, log });
                 Ok(())
@@ -311,7 +311,10 @@ impl Delivery {
     fn device_info(&mut self, api: &Api) -> Result<(), Failure> {
         let version = self.progress.device_info;
         let text = std::fs::read_to_string(self.record.device_info()).unwrap_or_default();
-        if let Ok(info) = Json::parse(&text) {
+        let info = Json::parse(&text)
+            .ok()
+            .and_then(|json| json.get("device_info"));
+        if let Some(info) = info {
             let mut body = Object::new();
             body.json("device_info", info);
             match api.post_result(&self.progress.job_id, body) {

@@ -235,11 +235,10 @@ impl LiveJob {
         let mut body = Object::new();
         body.string("job_state", phase.name());
         match api.post_result(&self.delivery.progress.job_id, body) {
-            Err(transient @ Failure::Transient { .. }) => return Err(transient),
             Err(Failure::Refused { cause, .. }) => {
                 crate::warning!("cannot post the job's state: {cause}; going on without");
             }
-            Ok(()) => {}
+            other => other?,
         }
         self.job_state = Some(phase);
         Ok(())

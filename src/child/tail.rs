@@ -1,0 +1,169 @@
+//! A file that something else writes, read as it grows.
+
+use super::OutputFile;
+use crate::sys::files;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// What is read in one look: more waits for the next one.
+const ONE_LOOK: usize = 256 << 10;
+
+/// A text file, such as a serial log, that belongs to somebody else: it may not
+/// be there yet, be a link or a FIFO, be cut short or replaced.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    /// Where what was read is kept, and how much of that.
+    kept: PathBuf,
+    limit: u64,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Which file it is.
+    inode: u64,
+    file: File,
+    read: u64,
+    output: OutputFile,
+}
+
+impl Tail {
+    /// Reads the file at `path` as it grows and keeps `limit` bytes of its text
+    /// at `kept`.
+    #[must_use]
+    pub fn new(path: PathBuf, kept: PathBuf, limit: u64) -> Tail {
+        Tail {
+            path,
+            kept,
+            limit,
+            open: None,
+        }
+    }
+
+    /// Reads what is new; how much is kept now, if that is more than before.
+    pub fn look(&mut self) -> Option<u64> {
+        let before = self.length();
+        // What cannot be read now may be read at the next look.
+        let _ = self.read_some();
+        self.grown(before)
+    }
+
+    /// Reads all that is left, within the limit: nothing more will come.
+    pub fn finish(&mut self) -> Option<u64> {
+        let before = self.length();
+        while self.has_room() && matches!(self.read_some(), Ok(1..)) {}
+        if let Some(open) = &mut self.open {
+            let length = open.file.metadata().map_or(0, |metadata| metadata.len());
+            open.output.leave_out(length.saturating_sub(open.read));
+            open.output.finish();
+        }
+        self.grown(before)
+    }
+
+    /// What is beyond the limit need not be read: a file of terabytes takes a
+    /// moment to make.
+    fn has_room(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_none_or(|open| open.read <= self.limit)
+    }
+
+    fn length(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.output.length())
+    }
+
+    fn grown(&self, before: u64) -> Option<u64> {
+        Some(self.length()).filter(|length| *length > before)
+    }
+
+    fn read_some(&mut self) -> io::Result<usize> {
+        let Some(open) = &mut self.open else {
+            let file = regular(&self.path)?;
+            self.open = Some(Open {
+                inode: file.metadata()?.ino(),
+                file,
+                read: 0,
+                output: OutputFile::create(&self.kept, None, self.limit)?,
+            });
+            return self.read_some();
+        };
+        let mut buffer = vec![0; ONE_LOOK];
+        let read = open.file.read_at(&mut buffer, open.read)?;
+        if read > 0 {
+            open.read += read as u64;
+            open.output.bytes(buffer.get(..read).unwrap_or_default());
+            return Ok(read);
+        }
+        // Cut short, or another file by now: what is there is new.
+        let now = regular(&self.path)?;
+        let metadata = now.metadata()?;
+        if metadata.ino() != open.inode || metadata.len() < open.read {
+            open.inode = metadata.ino();
+            open.file = now;
+            open.read = 0;
+            if metadata.len() > 0 {
+                return self.read_some();
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Opens a regular file, and nothing else.
+fn regular(path: &Path) -> io::Result<File> {
+    let file = files::open_to_pack(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("not a regular file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_is_followed_whatever_becomes_of_it() {
+        let directory = std::env::temp_dir().join(format!("tfa-tail-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (path, kept) = (directory.join("serial"), directory.join("kept"));
+        let mut tail = Tail::new(path.clone(), kept.clone(), 100);
+        let text = || fs::read_to_string(&kept).unwrap_or_default();
+        assert_eq!(tail.look(), None, "there is no file yet");
+        fs::write(&path, b"one \xe2\x82").unwrap();
+        assert_eq!(tail.look(), Some(4));
+        assert_eq!(tail.look(), None, "nothing is new");
+        fs::write(&path, b"one \xe2\x82\xac").unwrap();
+        assert_eq!(tail.look(), Some(7));
+        assert_eq!(text(), "one €");
+        fs::write(&path, "cut").unwrap();
+        assert_eq!(tail.look(), Some(10));
+        fs::rename(&path, directory.join("old")).unwrap();
+        fs::write(&path, "other file").unwrap();
+        assert_eq!(tail.look(), Some(20));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(tail.look(), None);
+        fs::write(&path, "x".repeat(200)).unwrap();
+        tail.finish();
+        assert!(text().starts_with("one €cutother filexxxx"));
+        assert!(text().ends_with("output_limit is 100]\n"), "{}", text());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let directory = std::env::temp_dir().join(format!("tfa-link-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("serial");
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        let mut tail = Tail::new(path, directory.join("kept"), 100);
+        assert_eq!(tail.look(), None);
+        assert_eq!(tail.finish(), None);
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

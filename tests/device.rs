@@ -1,0 +1,107 @@
+//! What device connectors write: serial logs and what is known of the device.
+
+mod support;
+
+use support::gate::Gate;
+use support::lab::Lab;
+use testflinger_agent::job::{LogType, Phase};
+
+#[test]
+fn a_serial_log_goes_to_the_server_while_its_phase_runs() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "test");
+    let test = format!(
+        "printf 'U-Boot \\377\\342\\202' > test-serial.log; {}; printf '\\254 done' >> test-serial.log",
+        gate.words()
+    );
+    let lab = lab
+        .command("setup", "echo from setup > setup-serial.log")
+        .command("test", &test);
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait("the beginning of the serial log", |view| {
+        view.serial(&job, Phase::Test) == "U-Boot \u{fffd}"
+    });
+    gate.open();
+    lab.wait_until_complete(&job);
+    let serial = |phase| lab.server.view(|view| view.serial(&job, phase));
+    assert_eq!(serial(Phase::Test), "U-Boot \u{fffd}€ done");
+    assert_eq!(serial(Phase::Setup), "from setup\n");
+    // Each type counts for itself, across phases.
+    for log in [LogType::Output, LogType::Serial] {
+        let fragments = lab.server.fragments(&job);
+        let numbers = fragments.iter().filter(|fragment| fragment.log == log);
+        let numbers: Vec<_> = numbers.map(|fragment| fragment.number).collect();
+        let expected: Vec<_> = (0..).take(numbers.len()).collect();
+        assert_eq!(numbers, expected, "{log:?}");
+    }
+    // A phase's status comes after all that was logged in it.
+    let exchanges = lab.server.exchanges();
+    let last = |what: &str| {
+        let found = exchanges.iter().rposition(|exchange| {
+            let line = format!("{} {}", exchange.path, exchange.request_body);
+            what.split('|').all(|part| line.contains(part))
+        });
+        found.unwrap_or_else(|| panic!("{what}\n{}", lab.story()))
+    };
+    assert!(last("/log/serial|\"phase\": \"setup\"") < last("{\"status\": {\"setup\": 0}}"));
+    assert!(last("/log/serial|\"phase\": \"test\"") < last("\"test\": 0}}"));
+}
+
+#[test]
+fn what_is_known_of_the_device_is_posted_when_it_is_new() {
+    let lab = Lab::new()
+        .command(
+            "setup",
+            r#"echo '{"device_info": {"device_ip": "10.0.0.7"}}' > device-info.json"#,
+        )
+        .command("provision", "true")
+        .command(
+            "test",
+            r#"echo '{"device_info": {"device_ip": "10.0.0.8"}, "x": 1}' > device-info.json"#,
+        )
+        .command("cleanup", "echo '{' > device-info.json");
+    let job = lab.submit(r#""provision_data": {"a": "b"}, "test_data": {"test_cmds": "x"}"#);
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    let exchanges = lab.server.exchanges();
+    let posted = exchanges
+        .iter()
+        .map(|exchange| exchange.request_body.as_str())
+        .filter(|body| body.contains("device_info"));
+    let expected = [
+        "{\"device_info\": {\"device_ip\": \"10.0.0.7\"}}",
+        "{\"device_info\": {\"device_ip\": \"10.0.0.8\"}}",
+    ];
+    assert_eq!(posted.collect::<Vec<_>>(), expected);
+    assert_eq!(
+        agent.log().matches("device-info.json of job").count(),
+        1,
+        "{}",
+        agent.log()
+    );
+    for exchange in exchanges {
+        assert!(exchange.status < 400, "{exchange:?}");
+    }
+}
+
+/// Row 42: whatever a command leaves there, the job comes home.
+#[test]
+fn row_42_garbage_for_the_device_is_ignored_with_a_message() {
+    let lab = Lab::new()
+        .command("setup", "mkfifo device-info.json setup-serial.log")
+        .command("provision", "rm device-info.json; head -c 2000000 /dev/zero > device-info.json")
+        .command("test", "rm device-info.json; ln -s /etc/passwd device-info.json; ln -s /etc/passwd test-serial.log");
+    let job = lab.submit(r#""provision_data": {"a": "b"}, "test_data": {"test_cmds": "x"}"#);
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    for phase in ["setup", "provision", "test"] {
+        assert_eq!(lab.status(&job, phase), Some(0));
+    }
+    let log = agent.log();
+    assert!(
+        log.contains("not a regular file") && log.contains("more than"),
+        "{log}"
+    );
+    assert!(!lab.server.result(&job).contains("root:"));
+}
