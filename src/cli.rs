@@ -12,13 +12,15 @@ Takes jobs from a Testflinger server and runs them on the device beside it.
 
 Usage:
   testflinger-agent [OPTIONS]            take jobs until told to stop
-  testflinger-agent run JOB [-c FILE]    run one job file here, with no server
+  testflinger-agent run JOB [-c FILE] [--keep]
+                                         run one job file here, with no server
 
 Options:
   -c, --config FILE         configuration [default: testflinger-agent.conf]
       --token-file FILE     refresh token for the server
                             [default: /var/lib/testflinger-agent/refresh_token]
   -p, --metrics_port PORT   reserved: accepted, there are no metrics yet
+      --keep                run: keep the job's workspace with its results
   -h, --help                print this
   -V, --version             print the version
 
@@ -67,6 +69,8 @@ pub enum Command {
         job: PathBuf,
         /// The configuration file, if not the built-in one.
         config: Option<PathBuf>,
+        /// Keep the job's workspace.
+        keep: bool,
     },
 }
 
@@ -83,6 +87,7 @@ impl Command {
         if arguments.contains(["-V", "--version"]) {
             return Ok(Command::Version);
         }
+        let keep = arguments.contains("--keep");
         let config = path(&mut arguments, ["-c", "--config"])?;
         let token_file = path(&mut arguments, ["", "--token-file"])?;
         let port = path(&mut arguments, ["-p", "--metrics_port"])?;
@@ -100,6 +105,7 @@ impl Command {
         let free = arguments.finish();
         let unknown = |argument: &OsStr| format!("unknown argument {}", argument.display());
         match free.as_slice() {
+            [] if keep => Err("--keep is for run".into()),
             [] => Ok(Command::Daemon {
                 config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()),
                 token_file: token_file.unwrap_or_else(|| DEFAULT_TOKEN_FILE.into()),
@@ -113,6 +119,7 @@ impl Command {
                 [job] if !is_option(job) => Ok(Command::Run {
                     job: job.into(),
                     config,
+                    keep,
                 }),
                 [] => Err("run wants a job file".into()),
                 [option, ..] if is_option(option) => Err(unknown(option)),
@@ -192,6 +199,7 @@ mod tests {
         Command::Run {
             job: job.into(),
             config: config.map(PathBuf::from),
+            keep: false,
         }
     }
 
@@ -239,6 +247,7 @@ mod tests {
             ("run a b", "unknown argument b"),
             ("run --fast a", "unknown argument --fast"),
             ("run a --fast", "unknown argument --fast"),
+            ("--keep", "--keep is for run"),
         ] {
             assert_eq!(parse(line), Err(wanted.into()), "{line}");
         }

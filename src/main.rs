@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             token_file,
             metrics,
         }) => daemon(&config, token_file, metrics),
-        Ok(cli::Command::Run { job, config }) => run(&job, config.as_deref()),
+        Ok(cli::Command::Run { job, config, keep }) => run(&job, config.as_deref(), keep),
         Err(message) => {
             complain(&format!("{message}; --help lists what there is"));
             ExitCode::from(WRONG_INPUT)
@@ -55,6 +55,7 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
         config_path: config_path.to_owned(),
         token_file,
         mode: Mode::Daemon,
+        keep_workspace: false,
         lock_basedir,
     };
     let mut agent = match Agent::start(setup) {
@@ -94,8 +95,8 @@ fn begin_anew() -> ExitCode {
     ExitCode::from(RESTART)
 }
 
-fn run(job: &Path, config: Option<&Path>) -> ExitCode {
-    match run::run(job, config) {
+fn run(job: &Path, config: Option<&Path>, keep: bool) -> ExitCode {
+    match run::run(job, config, keep) {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(FAILED),
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),

@@ -71,7 +71,9 @@ fn a_yaml_job_runs_without_a_configuration() {
     let results = results(&scratch);
     let id = results.file_name().unwrap().to_str().unwrap();
     let summary = format!("\nexit statuses: test 0\nresults: results/{id}/\n");
-    assert_eq!(ended.stderr, summary);
+    let (told, rest) = ended.stderr.split_once('\n').unwrap();
+    assert!(told.starts_with("[test ended with 0 after "), "{told}");
+    assert_eq!(rest, summary);
     assert_eq!(file(&results, "test.log"), ended.stdout);
     let result = file(&results, "result.json");
     let result = Json::parse(&result).unwrap();
@@ -86,6 +88,27 @@ fn a_yaml_job_runs_without_a_configuration() {
         .output()
         .unwrap();
     assert_eq!(packed.stdout, b"three\n");
+}
+
+#[test]
+fn a_kept_workspace_lies_with_the_results() {
+    let scratch = Scratch::new();
+    write(
+        &scratch,
+        "job.yaml",
+        "test_data:\n  test_cmds: pwd; echo kept > file\n",
+    );
+    let ended = run_job(&scratch, "run --keep job.yaml");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let results = results(&scratch);
+    let id = results.file_name().unwrap().to_str().unwrap();
+    let workspace = results.join("workspace").join(id);
+    assert_eq!(file(&workspace, "file"), "kept\n");
+    assert!(
+        ended
+            .stdout
+            .ends_with(&format!("\n{}\n", workspace.display()))
+    );
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub struct Setup {
     pub token_file: PathBuf,
     /// How it is used.
     pub mode: Mode,
+    /// Whether the workspaces of jobs are left where they are.
+    pub keep_workspace: bool,
     /// Where the lock is; agents of one id must agree on it.
     pub lock_basedir: PathBuf,
 }
@@ -75,6 +77,7 @@ pub struct Agent {
     config: Config,
     config_path: PathBuf,
     mode: Mode,
+    keep_workspace: bool,
     uplink: Uplink,
     events: Events,
     /// What every command finds in its environment.

@@ -43,6 +43,7 @@ impl Agent {
             config_path,
             token_file,
             mode,
+            keep_workspace,
             lock_basedir,
         } = setup;
         let basedirs = [
@@ -96,6 +97,7 @@ impl Agent {
             config,
             config_path,
             mode,
+            keep_workspace,
             stopping: None,
             abandoned: false,
             restart_wanted: false,

@@ -221,6 +221,7 @@ impl Agent {
                 })
         });
         if let Some(workspace) = &running.workspace
+            && !self.keep_workspace
             && let Err(error) = workspace.remove()
         {
             warning!(

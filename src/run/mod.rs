@@ -5,6 +5,7 @@
 //! directories are private ones, and the results are left where the user is.
 
 mod job_file;
+mod narrate;
 mod results;
 
 use crate::agent::{Agent, End, Mode, Setup, StartError};
@@ -60,7 +61,7 @@ impl std::error::Error for Error {}
 ///
 /// # Errors
 /// When it cannot be run at all; a phase that fails is an [`Outcome`].
-pub fn run(job: &Path, config: Option<&Path>) -> Result<Outcome, Error> {
+pub fn run(job: &Path, config: Option<&Path>, keep: bool) -> Result<Outcome, Error> {
     let document = job_file::read(job).map_err(Error::Job)?;
     let missing =
         |action: &str, error: io::Error| Error::Missing(format!("cannot {action}: {error}"));
@@ -90,14 +91,21 @@ pub fn run(job: &Path, config: Option<&Path>) -> Result<Outcome, Error> {
     write_token(&token_file, &server).map_err(|error| missing("write the token", error))?;
     let lock_basedir = config.results_basedir.clone();
     adapt(&mut config, &server, &document, &private.0);
+    if keep {
+        config.execution_basedir = results.for_workspace();
+    }
+    export(&mut config);
     let setup = Setup {
         config,
         config_path: PathBuf::new(),
         token_file,
         mode: Mode::Once,
+        keep_workspace: keep,
         lock_basedir,
     };
-    let end = Agent::start(setup).map_err(Error::Start)?.live();
+    let end = narrate::while_it_runs(&server, &id, || {
+        Ok(Agent::start(setup).map_err(Error::Start)?.live())
+    })?;
     results.take(&server)?;
     let _ = io::stderr().write_all(results.summary(&server).as_bytes());
     Ok(match end {
@@ -117,8 +125,14 @@ fn adapt(config: &mut Config, server: &Server, document: &str, private: &Path) {
     config.execution_basedir = private.join("run");
     config.results_basedir = private.join("results");
     config.logging_basedir = private.join("logs");
+    // Whoever runs a job here wants it run here.
+    config.min_free_space = 0;
     // The job's output is what there is to see.
     config.logging_level = config.logging_level.max(Level::Warning);
+}
+
+/// Shows the commands the directories that are used.
+fn export(config: &mut Config) {
     for (name, value) in &mut config.environment {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         match name.as_str() {

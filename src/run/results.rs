@@ -53,6 +53,12 @@ impl Results {
         });
     }
 
+    /// Where the job's workspace is, if it is to be kept.
+    pub(super) fn for_workspace(&self) -> PathBuf {
+        let directory = self.directory.join("workspace");
+        std::path::absolute(&directory).unwrap_or(directory)
+    }
+
     /// Takes home what the server has.
     pub(super) fn take(&self, server: &Server) -> Result<(), Error> {
         let path = self.directory.join("result.json");

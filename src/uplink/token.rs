@@ -4,9 +4,12 @@
 use super::faults::Faults;
 use super::http::{Credentials, Http, Payload};
 use crate::json::{DeJson, Json, Object};
-use std::fs::{self, File};
+use crate::warning;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,8 @@ const USE_TOKEN: &str = "use the refresh token";
 #[derive(Debug)]
 pub(super) struct Tokens {
     file: PathBuf,
+    /// It was said that others can read the file.
+    warned: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -46,6 +51,7 @@ impl Tokens {
     pub(super) fn new(file: PathBuf) -> Tokens {
         Tokens {
             file,
+            warned: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -114,6 +120,15 @@ impl Tokens {
         }
     }
 
+    /// Once: a secret that others can read is none.
+    fn warn_of_readers(&self, metadata: &Metadata) {
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 && !self.warned.swap(true, Ordering::Relaxed) {
+            let name = self.file.display();
+            warning!("others can read {name} (mode {mode:o}): make it 0600 with chmod");
+        }
+    }
+
     /// The refresh token, if there is a file.
     fn read(&self) -> Result<Option<String>, String> {
         let name = self.file.display();
@@ -122,7 +137,7 @@ impl Tokens {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
             Ok(metadata) if !metadata.is_file() => return Err(format!("{name} is no file")),
-            Ok(_) => {}
+            Ok(metadata) => self.warn_of_readers(&metadata),
         }
         let mut text = String::new();
         let file = File::open(&self.file).map_err(failed)?;

@@ -12,6 +12,7 @@ use super::proxy::Proxy;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -71,6 +72,7 @@ impl Lab {
         .unwrap();
         let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
         fs::write(scratch.path("token"), token).unwrap();
+        fs::set_permissions(scratch.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
         Lab {
             scratch,
             server,

@@ -1,0 +1,54 @@
+//! What a person sees of a job besides its output: a line for each phase that
+//! is over.
+
+use crate::job::PHASES;
+use crate::local::{Server, View};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long to wait for news; only the end of the job is noticed so late.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs something, and tells meanwhile how the phases of a job end. The lines
+/// come after the output that they are about, because the server gets it so.
+pub(super) fn while_it_runs<T>(server: &Server, job_id: &str, run: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| narrate(server, job_id, &over));
+        let result = run();
+        over.store(true, Ordering::SeqCst);
+        result
+    })
+}
+
+fn narrate(server: &Server, job_id: &str, over: &AtomicBool) {
+    let mut known = 0;
+    loop {
+        let last_look = over.load(Ordering::SeqCst);
+        server.wait_for(PATIENCE, |view| view.status(job_id).len() > known);
+        let ended = server.view(|view| ended(view, job_id));
+        for line in ended.iter().skip(known) {
+            // A terminal that is gone is no reason to stop.
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+        known = ended.len();
+        if last_look {
+            return;
+        }
+    }
+}
+
+/// A line for each phase that is over.
+fn ended(view: View<'_>, job_id: &str) -> Vec<String> {
+    let (statuses, fragments) = (view.status(job_id), view.fragments(job_id));
+    let over = PHASES.into_iter().filter_map(|phase| {
+        let status = statuses.get(phase.name())?;
+        let first = fragments.iter().find(|fragment| fragment.phase == phase);
+        let begun = first.map_or_else(Instant::now, |fragment| fragment.stored_at);
+        let took = begun.elapsed().as_secs_f64();
+        Some(format!("[{phase} ended with {status} after {took:.1} s]\n"))
+    });
+    over.collect()
+}
