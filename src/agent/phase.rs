@@ -1,9 +1,9 @@
 //! One phase: its command from the start to the exit status.
 
-use super::work::{NOT_RUN, Running};
+use super::work::Running;
 use super::{Agent, Event, LAST_CLEANUP, Mode};
 use crate::child::{Child, OutputFile, Stop, Tail, Watch};
-use crate::job::{AgentLimits, Entry, LogType, Phase, limits};
+use crate::job::{AgentLimits, Entry, LogType, NOT_RUN, Phase, limits};
 use crate::{error, info, warning};
 use std::time::{Duration, Instant};
 

@@ -11,8 +11,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a phase reports that could not be run, or was cut short with its agent.
-pub(super) const NOT_RUN: i64 = 100;
 /// A device that could not be recovered: the agent goes offline.
 const RECOVERY_FAILED: i64 = 46;
 /// Before provision, which cannot be cancelled, the server may take this long to

@@ -24,7 +24,10 @@ impl Artifacts {
     /// When they cannot be read.
     pub fn open(&self) -> io::Result<Box<dyn Read>> {
         if fs::symlink_metadata(&self.0)?.is_dir() {
-            Ok(Box::new(Noted(TarGz::new(&self.0, "artifacts")?)))
+            Ok(Box::new(Noted {
+                archive: TarGz::new(&self.0, "artifacts")?,
+                is_said: false,
+            }))
         } else {
             Ok(Box::new(File::open(&self.0)?))
         }
@@ -62,13 +65,17 @@ impl Artifacts {
 }
 
 /// An archive that says at its end what was left out.
-struct Noted(TarGz);
+struct Noted {
+    archive: TarGz,
+    is_said: bool,
+}
 
 impl Read for Noted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.read(buffer)?;
-        if read == 0 && !buffer.is_empty() {
-            for note in self.0.notes() {
+        let read = self.archive.read(buffer)?;
+        if read == 0 && !buffer.is_empty() && !self.is_said {
+            self.is_said = true;
+            for note in self.archive.notes() {
                 crate::warning!("artifacts: {note}");
             }
         }

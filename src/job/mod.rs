@@ -20,6 +20,6 @@ pub use entry::Entry;
 pub use limits::{AgentLimits, limits};
 pub use log_type::{LOG_TYPES, LogType, PerLog};
 pub use phase::{PHASES, Phase};
-pub use progress::{LogProgress, PhaseProgress, Progress};
+pub use progress::{LogProgress, NOT_RUN, PhaseProgress, Progress};
 pub use record::{Record, Records};
 pub use workspace::Workspace;

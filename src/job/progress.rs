@@ -3,6 +3,9 @@
 use super::{Entry, LogType, PerLog, Phase};
 use std::path::PathBuf;
 
+/// What a phase reports that could not be run, or was cut short with its agent.
+pub const NOT_RUN: i64 = 100;
+
 /// The sum of a job's entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -70,6 +73,10 @@ impl Progress {
             Entry::Finished { artifacts } => {
                 self.finished = true;
                 self.artifacts.clone_from(artifacts);
+                // The disk did not take its end.
+                for phase in &mut self.phases {
+                    phase.status.get_or_insert(NOT_RUN);
+                }
             }
             Entry::DeviceInfo(version) => self.device_info = *version,
             Entry::DeviceInfoSent(version) => self.device_info_sent = *version,

@@ -1,7 +1,7 @@
 //! The v1 API, one function an endpoint (PROTOCOL.md, section 3).
 
 use super::faults::Faults;
-use super::http::{Credentials, Http, Payload, Reply};
+use super::http::{Credentials, Http, Patience, Payload, Reply};
 use super::multipart::Multipart;
 use super::token::Tokens;
 use super::{Settings, TlsFiles};
@@ -48,16 +48,19 @@ impl Failure {
         }
     }
 
-    /// Whether the server said when it wants to be asked again.
+    /// Whether it is of no use to ask again.
     #[must_use]
-    pub fn asks_for_patience(&self) -> bool {
-        matches!(
-            self,
-            Failure::Transient {
-                retry_after: Some(_),
-                ..
-            }
-        )
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Failure::Refused { .. })
+    }
+
+    /// When the server wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Failure::Transient { retry_after, .. } => *retry_after,
+            Failure::Unreachable(_) | Failure::Refused { .. } => None,
+        }
     }
 
     /// Why.
@@ -152,7 +155,7 @@ pub(super) struct Api {
 
 /// What is sent with a call; a stream is opened anew for each attempt.
 enum Outgoing<'a> {
-    Nothing,
+    Nothing(Patience),
     Json(String),
     Artifacts(&'a mut dyn FnMut() -> std::io::Result<Box<dyn Read>>),
 }
@@ -168,7 +171,8 @@ impl Api {
     /// `GET /v1/agents/data/<name>`: what the server says of this agent.
     pub(super) fn agent_data(&self) -> Result<AgentData, Failure> {
         let action = "read this agent's state";
-        let reply = match self.call(action, "GET", &self.agent_path(), Outgoing::Nothing) {
+        let nothing = Outgoing::Nothing(Patience::Call);
+        let reply = match self.call(action, "GET", &self.agent_path(), nothing) {
             Err(Failure::Refused { status: 404, .. }) => return Ok(AgentData::default()),
             other => other?,
         };
@@ -177,6 +181,7 @@ impl Api {
         let known: KnownAgent = json
             .decode(&["state", "job_id", "comment"])
             .map_err(|error| self.unreadable(action, &error.to_string()))?;
+        self.common.faults.over(action);
         Ok(AgentData {
             state: Some(known.state.unwrap_or_default()),
             job_id: known.job_id.unwrap_or_default(),
@@ -187,7 +192,8 @@ impl Api {
     /// `POST /v1/agents/data/<name>`.
     pub(super) fn post_agent(&self, data: Object) -> Result<(), Failure> {
         let body = Outgoing::Json(data.finish());
-        let reply = self.call("post this agent's data", "POST", &self.agent_path(), body)?;
+        let action = "post this agent's data";
+        let reply = self.call(action, "POST", &self.agent_path(), body)?;
         let cookie = reply
             .header("set-cookie")
             .and_then(|cookie| cookie.split(';').next())
@@ -200,14 +206,15 @@ impl Api {
                 .unwrap_or_else(PoisonError::into_inner);
             *known = Some(cookie.to_owned());
         }
-        drain(reply)
+        self.acknowledged(action, reply)
     }
 
     /// `POST /v1/agents/queues` and `POST /v1/agents/images`.
     pub(super) fn advertise(&self, what: &'static str, body: &str) -> Result<(), Failure> {
         let action = format!("advertise {what}");
         let path = format!("/v1/agents/{what}");
-        drain(self.call(&action, "POST", &path, Outgoing::Json(body.to_owned()))?)
+        let reply = self.call(&action, "POST", &path, Outgoing::Json(body.to_owned()))?;
+        self.acknowledged(&action, reply)
     }
 
     /// `GET /v1/job`: takes the next job, if there is one.
@@ -218,11 +225,13 @@ impl Api {
             .collect();
         let path = format!("/v1/job?{}", query.join("&"));
         let action = "ask for a job";
-        let reply = self.call(action, "GET", &path, Outgoing::Nothing)?;
-        if reply.status == 204 {
-            return Ok(None);
-        }
-        self.text(action, reply).map(Some)
+        let reply = self.call(action, "GET", &path, Outgoing::Nothing(Patience::Job))?;
+        let document = match reply.status {
+            204 => None,
+            _ => Some(self.text(action, reply)?),
+        };
+        self.common.faults.over(action);
+        Ok(document)
     }
 
     /// `GET /v1/result/<id>`: the job's state. The answer holds all of the
@@ -230,19 +239,23 @@ impl Api {
     pub(super) fn job_state(&self, job_id: &str) -> Result<Option<String>, Failure> {
         let action = "see whether the job was cancelled";
         let path = format!("/v1/result/{}", percent(job_id));
-        let mut reply = self.call(action, "GET", &path, Outgoing::Nothing)?;
-        if reply.status == 204 {
-            return Ok(None);
-        }
-        let state = find_job_state(&mut reply.reader());
-        state.map_err(|cause| self.unreadable(action, &cause))
+        let nothing = Outgoing::Nothing(Patience::LongAnswer);
+        let mut reply = self.call(action, "GET", &path, nothing)?;
+        let state = match reply.status {
+            204 => None,
+            _ => find_job_state(&mut reply.reader())
+                .map_err(|cause| self.unreadable(action, &cause))?,
+        };
+        self.common.faults.over(action);
+        Ok(state)
     }
 
     /// `POST /v1/result/<id>`.
     pub(super) fn post_result(&self, job_id: &str, body: Object) -> Result<(), Failure> {
         let path = format!("/v1/result/{}", percent(job_id));
         let action = "post a job's state";
-        drain(self.call(action, "POST", &path, Outgoing::Json(body.finish()))?)
+        let reply = self.call(action, "POST", &path, Outgoing::Json(body.finish()))?;
+        self.acknowledged(action, reply)
     }
 
     /// `POST /v1/result/<id>/log/<type>`: one fragment.
@@ -264,7 +277,8 @@ impl Api {
             LogType::Output => "send a job's output",
             LogType::Serial => "send a job's serial log",
         };
-        drain(self.call(action, "POST", &path, Outgoing::Json(body.finish()))?)
+        let reply = self.call(action, "POST", &path, Outgoing::Json(body.finish()))?;
+        self.acknowledged(action, reply)
     }
 
     /// `POST /v1/result/<id>/artifact`: the stream that `open` gives.
@@ -275,7 +289,8 @@ impl Api {
     ) -> Result<(), Failure> {
         let path = format!("/v1/result/{}/artifact", percent(job_id));
         let action = "send a job's artifacts";
-        drain(self.call(action, "POST", &path, Outgoing::Artifacts(open))?)
+        let reply = self.call(action, "POST", &path, Outgoing::Artifacts(open))?;
+        self.acknowledged(action, reply)
     }
 
     fn agent_path(&self) -> String {
@@ -293,7 +308,9 @@ impl Api {
     ) -> Result<Reply, Failure> {
         let result = self.attempt(method, path, &mut outgoing);
         match &result {
-            Ok(_) | Err(Failure::Refused { .. }) => self.common.faults.over(action),
+            // It is over when the answer has been understood.
+            Ok(_) => {}
+            Err(Failure::Refused { .. }) => self.common.faults.over(action),
             Err(Failure::Transient { cause, .. }) => {
                 self.common.faults.report(action, cause, "trying again");
             }
@@ -351,10 +368,15 @@ impl Api {
             cookie: cookie.as_deref(),
         };
         let sent = match outgoing {
-            Outgoing::Nothing => self.http.send(method, path, credentials, Payload::Nothing),
-            Outgoing::Json(text) => self
-                .http
-                .send(method, path, credentials, Payload::Json(text)),
+            Outgoing::Nothing(patience) => {
+                let payload = Payload::Nothing;
+                self.http
+                    .send(method, path, credentials, payload, *patience)
+            }
+            Outgoing::Json(text) => {
+                let (payload, patience) = (Payload::Json(text), Patience::Call);
+                self.http.send(method, path, credentials, payload, patience)
+            }
             Outgoing::Artifacts(open) => {
                 let opened = open().map_err(|error| Failure::transient(error.to_string()))?;
                 let mut multipart = Multipart::new("file", "artifacts.tar.gz", opened);
@@ -363,7 +385,8 @@ impl Api {
                     content_type: &content_type,
                     reader: &mut multipart,
                 };
-                self.http.send(method, path, credentials, payload)
+                let patience = Patience::LongAnswer;
+                self.http.send(method, path, credentials, payload, patience)
             }
         };
         match sent {
@@ -389,6 +412,20 @@ impl Api {
         let cause = format!("the answer cannot be used: {cause}");
         self.common.faults.report(action, &cause, "trying again");
         Failure::transient(cause)
+    }
+
+    /// Whether an answer says that the server has what it was sent: `OK` or
+    /// JSON. A page of HTML comes from somebody else on the way.
+    fn acknowledged(&self, action: &str, reply: Reply) -> Result<(), Failure> {
+        if reply.status == 204 {
+            return Err(self.unreadable(action, "it is empty (204)"));
+        }
+        let text = self.text(action, reply)?;
+        if text.trim_start().starts_with('<') {
+            return Err(self.unreadable(action, "it is a page of HTML, not the server's"));
+        }
+        self.common.faults.over(action);
+        Ok(())
     }
 
     fn text(&self, action: &str, reply: Reply) -> Result<String, Failure> {
@@ -442,13 +479,6 @@ fn explain(reply: Reply) -> String {
         .unwrap_or_default();
     let answer = format!("the server answered {status} {message}{detail}");
     answer.trim_end().chars().take(300).collect()
-}
-
-/// Reads what is left of an answer, so that its connection can be used again.
-fn drain(reply: Reply) -> Result<(), Failure> {
-    // The call has succeeded, whatever its text was going to say.
-    let _ = reply.text(64 << 10);
-    Ok(())
 }
 
 /// The `job_state` of a result, which may be hundreds of megabytes long.

@@ -89,6 +89,14 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
             close(delivery);
             false
         }
+        Step::Wait(None) => {
+            // The record of a job that is over has nothing to wait for.
+            warning!(
+                "{} cannot be delivered: it does not say how its job ended",
+                delivery.record.directory().display()
+            );
+            false
+        }
         step => {
             delivery.take(step, api);
             true

@@ -5,13 +5,13 @@
 //! the job runs, after an outage, and after a restart of the agent.
 
 use super::api::{Api, Failure};
-use super::faults::duration;
+use super::backoff::Backoff;
 use crate::job::{
     Artifacts, Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress,
     Record,
 };
 use crate::json::{Json, Object};
-use crate::{sys, warning};
+use crate::warning;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -27,8 +27,9 @@ const GATHER: Duration = Duration::from_millis(80);
 /// Between the fragments of one job. With [`GATHER`] no line waits longer than
 /// half a second, and the server stores no more than a few fragments a second.
 const FRAGMENT_INTERVAL: Duration = Duration::from_millis(380);
-/// When artifacts fail for as long as this, `complete` goes first.
-const ARTIFACTS_PATIENCE: Duration = Duration::from_secs(600);
+/// When artifacts or a fragment fail for as long as this although the server
+/// answers, the job goes on without them.
+const STEP_PATIENCE: Duration = Duration::from_secs(600);
 /// Between attempts at artifacts that the server has refused.
 const REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
 
@@ -85,11 +86,10 @@ pub(super) struct Delivery {
     /// What waits to be sent of the phase that runs.
     waiting: PerLog<Waiting>,
     largest_fragment: u64,
-    /// Attempts that failed since the last one that did not.
-    pub(super) failures: u32,
-    not_before: Option<Instant>,
+    backoff: Backoff,
     longest_pause: Duration,
-    artifacts_failing: Option<Instant>,
+    /// Since when the step that is next fails, although the server answers.
+    failing: Option<Instant>,
     /// The artifacts come after `complete`.
     artifacts_last: bool,
     /// The disk did not take the last entry.
@@ -109,10 +109,9 @@ impl Delivery {
             progress,
             waiting: PerLog::default(),
             largest_fragment: LARGEST_FRAGMENT,
-            failures: 0,
-            not_before: None,
+            backoff: Backoff::default(),
             longest_pause,
-            artifacts_failing: None,
+            failing: None,
             artifacts_last: false,
             unwritten: false,
         }
@@ -147,7 +146,7 @@ impl Delivery {
 
     /// Until when nothing is tried, after a failure.
     pub(super) fn resting(&self, now: Instant) -> Option<Instant> {
-        self.not_before.filter(|until| *until > now)
+        self.backoff.resting(now)
     }
 
     /// What is to be done next.
@@ -215,26 +214,29 @@ impl Delivery {
             Step::Complete => self.complete(api),
             Step::Wait(_) | Step::Done => Ok(()),
         };
-        match result {
-            Ok(()) => self.succeeded(),
-            Err(failure) => self.failed(&failure),
+        match &result {
+            Ok(()) => self.failing = None,
+            // An outage says nothing about this step.
+            Err(Failure::Unreachable(_)) => self.failing = None,
+            Err(_) => {
+                self.failing.get_or_insert_with(Instant::now);
+            }
+        }
+        // After a refusal that leaves nothing else to do, the rest is set there.
+        if result.is_err() || self.backoff.resting(Instant::now()).is_none() {
+            self.backoff.note(&result, self.longest_pause);
         }
     }
 
-    /// Something worked.
-    pub(super) fn succeeded(&mut self) {
-        self.failures = 0;
+    /// Attempts that failed since the last one that did not.
+    pub(super) fn failures(&self) -> u32 {
+        self.backoff.failures()
     }
 
-    /// Something did not work; the pause grows, with jitter.
-    pub(super) fn failed(&mut self, failure: &Failure) {
-        self.failures = self.failures.saturating_add(1);
-        let asked = match failure {
-            Failure::Transient { retry_after, .. } => *retry_after,
-            Failure::Unreachable(_) | Failure::Refused { .. } => None,
-        };
-        let pause = pause(self.failures, asked, self.longest_pause);
-        self.not_before = Some(Instant::now() + pause);
+    /// Whether the step that is next has failed for longer than anybody waits.
+    fn is_hopeless(&self) -> bool {
+        self.failing
+            .is_some_and(|since| since.elapsed() >= STEP_PATIENCE)
     }
 
     fn fragment(
@@ -281,9 +283,9 @@ impl Delivery {
                 self.largest_fragment /= 2;
                 Ok(())
             }
-            Err(Failure::Refused { cause, .. }) => {
+            Err(failure) if failure.is_refusal() || self.is_hopeless() => {
                 let what = format!("the {} of its {phase} phase", log.name());
-                self.refused(&what, &cause);
+                self.refused(&what, failure.cause());
                 self.note(&Entry::LogRefused { phase, log });
                 Ok(())
             }
@@ -369,37 +371,22 @@ impl Delivery {
         }
         match api.post_artifacts(&self.progress.job_id, &mut || artifacts.open()) {
             Ok(()) => {
-                self.artifacts_failing = None;
                 self.note(&Entry::ArtifactsSent);
                 artifacts.remove();
                 Ok(())
             }
-            Err(Failure::Refused { cause, .. }) => {
+            Err(failure) if failure.is_refusal() || self.is_hopeless() => {
                 if !self.artifacts_last {
                     let what = format!("its artifacts, which stay in {}", path.display());
-                    self.refused(&what, &cause);
+                    self.refused(&what, failure.cause());
                     self.artifacts_last = true;
                 }
                 if self.progress.complete {
-                    self.not_before = Some(Instant::now() + REFUSED_PAUSE);
+                    self.backoff.rest(REFUSED_PAUSE);
                 }
                 Ok(())
             }
-            Err(transient) => {
-                let now = Instant::now();
-                let since = *self.artifacts_failing.get_or_insert(now);
-                let failing = now.saturating_duration_since(since);
-                if failing >= ARTIFACTS_PATIENCE && !self.artifacts_last {
-                    warning!(
-                        "the artifacts of job {} could not be sent for {}; it is completed \
-                         first, and they follow when they can",
-                        self.progress.job_id,
-                        duration(failing)
-                    );
-                    self.artifacts_last = true;
-                }
-                Err(transient)
-            }
+            Err(transient) => Err(transient),
         }
     }
 
@@ -474,17 +461,6 @@ impl Delivery {
             artifacts: Some(to),
         });
     }
-}
-
-/// How long to wait after this many failures: one second, doubled each time, up
-/// to `longest`, between half and all of it. If the server asked for more, then
-/// that and up to a tenth: it will have asked all of a lab's agents.
-pub(super) fn pause(failures: u32, asked: Option<Duration>, longest: Duration) -> Duration {
-    let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(12));
-    let whole = doubled.min(longest);
-    let jitter = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_536.0;
-    let asked = asked.unwrap_or_default().mul_f64(1.0 + jitter / 10.0);
-    whole.mul_f64(0.5 + jitter / 2.0).max(asked)
 }
 
 #[cfg(test)]
@@ -594,19 +570,5 @@ mod tests {
         );
         assert_eq!(job.next(now + GATHER), fragment(Phase::Test, 20));
         std::fs::remove_dir_all(basedir).unwrap();
-    }
-
-    #[test]
-    fn pauses_grow_and_are_as_long_as_the_server_wants_them() {
-        let seconds = Duration::from_secs;
-        let longest = seconds(30);
-        for (failures, whole) in [(1, 1), (2, 2), (4, 8), (6, 30), (u32::MAX, 30)] {
-            let pause = pause(failures, None, longest);
-            assert!(pause * 2 >= seconds(whole) && pause <= seconds(whole));
-        }
-        for _ in 0..100 {
-            let pause = pause(1, Some(seconds(60)), longest);
-            assert!(pause >= seconds(60) && pause <= seconds(66));
-        }
     }
 }

@@ -15,14 +15,29 @@ use ureq::{Agent, Body, SendBody};
 const IDLE_AGE: Duration = Duration::from_secs(5);
 /// To reach the server, and to send it the head of a request.
 const CONNECT: Duration = Duration::from_secs(10);
-/// For one piece of a body.
-const PIECE: Duration = Duration::from_secs(30);
-/// For the server to think.
+/// For one piece of a body to be sent: nothing moves for as long as this.
+const STALL: Duration = Duration::from_secs(50);
+/// For the server to think, and between two pieces of its answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// For the whole body of a small call: a trickle of bytes ends here.
 const BODY: Duration = Duration::from_secs(120);
-/// For an upload: megabytes may sit in the kernel after the last write.
-const UPLOAD: Duration = Duration::from_secs(300);
+/// For the answer to an upload: megabytes may sit in the kernel after the last
+/// write.
+const UPLOADED: Duration = Duration::from_secs(180);
+/// For a job: the server gives it only once, so that this question is not broken
+/// off while there is any hope.
+const JOB: Duration = Duration::from_secs(1_800);
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as a small call takes.
+    Call,
+    /// However long it is, if only something of it comes now and then.
+    LongAnswer,
+    /// Nearly for ever.
+    Job,
+}
 
 /// What goes with a request.
 pub(super) enum Payload<'a> {
@@ -48,12 +63,13 @@ pub(super) struct Credentials<'a> {
     pub(super) cookie: Option<&'a str>,
 }
 
-/// The client: two pools of connections to one server.
+/// The client: two pools of connections to one server, for calls and for
+/// whatever is long.
 #[derive(Debug)]
 pub(super) struct Http {
     server: String,
     calls: Agent,
-    uploads: Agent,
+    streams: Agent,
 }
 
 impl Http {
@@ -84,20 +100,19 @@ impl Http {
             }
         };
         let calls = builder()
-            .timeout_per_read(Some(PIECE))
-            .timeout_per_write(Some(PIECE))
+            .timeout_per_read(Some(ANSWER))
+            .timeout_per_write(Some(STALL))
             .timeout_send_body(Some(BODY))
             .timeout_recv_response(Some(ANSWER))
             .timeout_recv_body(Some(BODY));
-        let uploads = builder()
-            .timeout_per_read(Some(UPLOAD))
-            .timeout_per_write(Some(UPLOAD))
-            .timeout_recv_response(Some(UPLOAD))
-            .timeout_recv_body(Some(PIECE));
+        let streams = builder()
+            .timeout_per_read(Some(UPLOADED))
+            .timeout_per_write(Some(STALL))
+            .timeout_recv_response(Some(UPLOADED));
         Ok(Http {
             server: server.to_owned(),
             calls: calls.build().into(),
-            uploads: uploads.build().into(),
+            streams: streams.build().into(),
         })
     }
 
@@ -111,6 +126,7 @@ impl Http {
         path: &str,
         credentials: Credentials<'_>,
         payload: Payload<'_>,
+        patience: Patience,
     ) -> Result<Reply, String> {
         let mut request = Request::builder()
             .method(method)
@@ -125,7 +141,21 @@ impl Http {
         let broken =
             |_| "the request cannot be written: a header holds what it must not".to_owned();
         let answer = match payload {
-            Payload::Nothing => self.calls.run(request.body(()).map_err(broken)?),
+            Payload::Nothing => {
+                let request = request.body(()).map_err(broken)?;
+                match patience {
+                    Patience::Call => self.calls.run(request),
+                    Patience::LongAnswer => self.streams.run(request),
+                    // Over the calls' connection, which has just worked.
+                    Patience::Job => self.calls.run(
+                        self.calls
+                            .configure_request(request)
+                            .timeout_per_read(Some(JOB))
+                            .timeout_recv_response(Some(JOB))
+                            .build(),
+                    ),
+                }
+            }
             Payload::Json(text) => {
                 let request = request.header(header::CONTENT_TYPE, "application/json");
                 self.calls.run(request.body(text).map_err(broken)?)
@@ -136,7 +166,7 @@ impl Http {
             } => {
                 let request = request.header(header::CONTENT_TYPE, content_type);
                 let body = SendBody::from_reader(reader);
-                self.uploads.run(request.body(body).map_err(broken)?)
+                self.streams.run(request.body(body).map_err(broken)?)
             }
         };
         let (head, body) = answer.map_err(|error| explain(&error))?.into_parts();

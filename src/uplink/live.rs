@@ -3,6 +3,7 @@
 
 use super::Event;
 use super::api::{Api, Failure};
+use super::backoff::Backoff;
 use super::delivery::{Delivery, Step};
 use crate::job::Phase;
 use crate::json::Object;
@@ -14,6 +15,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LONGEST_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Of the time, this part at most goes into reading the answer.
 const CHECK_SHARE: u32 = 50;
+/// Between two attempts to announce something.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The next job does not wait longer than this for the rest of a finished one.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// A finished job that could not be delivered in as many attempts is put aside.
 const PATIENCE: u32 = 3;
 
@@ -67,6 +72,9 @@ pub(super) struct LiveJob {
     job_read: Option<Reading>,
     /// How often in a row that was in vain.
     check_failures: u32,
+    /// How long the server wants to be left in peace about it.
+    check_asked: Option<Duration>,
+    announcements: Backoff,
     /// When the agent's state was last asked for.
     agent_read: Reading,
     cancelled: bool,
@@ -87,6 +95,8 @@ impl LiveJob {
             agent_state: None,
             job_read: None,
             check_failures: 0,
+            check_asked: None,
+            announcements: Backoff::default(),
             // It was read before the job was asked for.
             agent_read: Reading::since(Instant::now()),
             cancelled: false,
@@ -110,32 +120,31 @@ impl LiveJob {
     pub(super) fn turn(&mut self, api: &Api, tell: &dyn Fn(Event)) -> Turn {
         let now = Instant::now();
         let finished = self.delivery.progress.finished;
-        if finished && self.delivery.failures >= PATIENCE {
+        let resting = self.delivery.resting(now);
+        let is_long = |until: Instant| until.saturating_duration_since(now) > LONGEST_WAIT;
+        if finished && (self.delivery.failures() >= PATIENCE || resting.is_some_and(is_long)) {
             return Turn::Owed;
         }
-        if let Some(until) = self.delivery.resting(now) {
-            if std::mem::take(&mut self.check_now) {
-                // The server cannot be asked just now.
-                tell(Event::Checked);
-            }
-            return Turn::Wait(Some(until));
-        }
-        let check_due = self.check_due();
-        if self.check_now || (check_due.is_none_or(|due| due <= now) && !finished) {
+        // A cancellation is looked for whatever else fails.
+        let check_due = self.check_due().filter(|_| !finished);
+        if self.check_now || (!finished && check_due.is_none_or(|due| due <= now)) {
             self.check(api, tell);
             return Turn::Again;
         }
-        if let Some(result) = self.announce(api, tell) {
-            match result {
-                Ok(()) => self.delivery.succeeded(),
-                Err(failure) => self.delivery.failed(&failure),
-            }
+        // And what cannot be announced holds nothing up.
+        let announce_due = self.announcements.resting(now);
+        if announce_due.is_none()
+            && let Some(result) = self.announce(api, tell)
+        {
+            self.announcements.note(&result, LONGEST_PAUSE);
             return Turn::Again;
         }
         match self.delivery.next(now) {
             Step::Done => Turn::Delivered,
-            Step::Wait(until) if finished => Turn::Wait(until),
-            Step::Wait(until) => Turn::Wait(until.into_iter().chain(check_due).min()),
+            Step::Wait(until) => {
+                let others = check_due.into_iter().chain(announce_due);
+                Turn::Wait(until.into_iter().chain(others).min())
+            }
             // The artifacts were put off: they are sent beside the next jobs.
             Step::Artifacts if self.delivery.progress.complete => Turn::Owed,
             step => {
@@ -150,10 +159,10 @@ impl LiveJob {
         let reading = self.job_read?;
         let interval = match self.check_failures {
             0 => CHECK_INTERVAL.max(reading.worth()),
-            // Less and less often; what has to be sent asks as well.
+            // Less and less often.
             failures => CHECK_INTERVAL * (1 << failures.min(4)),
         };
-        Some(reading.at + interval)
+        Some(reading.at + interval.max(self.check_asked.unwrap_or_default()))
     }
 
     /// Reads the job's state. Of one's own job only `cancelled` is obeyed: any
@@ -165,6 +174,7 @@ impl LiveJob {
         match state {
             Ok(state) => {
                 self.check_failures = 0;
+                self.check_asked = None;
                 if state.as_deref() == Some("cancelled") && !self.cancelled {
                     self.cancelled = true;
                     tell(Event::Cancelled);
@@ -172,9 +182,7 @@ impl LiveJob {
             }
             Err(failure) => {
                 self.check_failures = self.check_failures.saturating_add(1);
-                if failure.asks_for_patience() {
-                    self.delivery.failed(&failure);
-                }
+                self.check_asked = failure.retry_after();
             }
         }
         if std::mem::take(&mut self.check_now) {
@@ -208,9 +216,6 @@ impl LiveJob {
         {
             if self.check_failures == 0 && self.job_read.is_none_or(Reading::is_stale) {
                 self.check(api, tell);
-                if self.delivery.resting(Instant::now()).is_some() {
-                    return None;
-                }
             }
             // A server that cannot say whether the job was cancelled is not told
             // that it is not: the state waits, everything else goes on.

@@ -7,6 +7,7 @@
 
 mod api;
 mod arrears;
+mod backoff;
 mod delivery;
 mod faults;
 mod http;
@@ -345,5 +346,5 @@ fn send(events: &Sender<Event>, wake: &Wake, event: Event) {
 /// not shorter than the server asked for.
 #[must_use]
 pub fn pause(failures: u32, asked: Option<Duration>, longest: Duration) -> Duration {
-    delivery::pause(failures, asked, longest)
+    backoff::pause(failures, asked, longest)
 }

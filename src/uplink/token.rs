@@ -2,7 +2,7 @@
 //! access token that it buys. Neither is ever printed.
 
 use super::faults::Faults;
-use super::http::{Credentials, Http, Payload};
+use super::http::{Credentials, Http, Patience, Payload};
 use crate::json::{DeJson, Json, Object};
 use crate::warning;
 use std::fs::{self, File, Metadata};
@@ -173,7 +173,13 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
     let body = body.finish();
     let path = "/v1/oauth2/refresh";
     let asked = Instant::now();
-    let reply = http.send("POST", path, Credentials::default(), Payload::Json(&body))?;
+    let reply = http.send(
+        "POST",
+        path,
+        Credentials::default(),
+        Payload::Json(&body),
+        Patience::Call,
+    )?;
     let status = reply.status;
     if let Some(redirect) = reply.redirect() {
         return Err(format!("it answered {redirect}"));
