@@ -360,3 +360,43 @@ fn an_agent_that_is_told_to_stop_twice_ends_at_once_with_all_of_its_jobs_process
     assert!(!cleaned.exists());
     assert_ne!(lab.server.job_state(&job).as_deref(), Some("complete"));
 }
+
+#[test]
+fn an_agent_that_was_stopped_in_a_job_is_said_to_run_none() {
+    let lab = Lab::new().command("test", "echo begun; sleep 1000");
+    let job = lab.submit_test();
+    let mut agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "begun");
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    let known = lab.server.agent("lab-agent").unwrap();
+    assert_eq!(
+        (known.state.as_str(), known.job_id.as_str()),
+        ("waiting", "")
+    );
+}
+
+#[test]
+fn a_job_is_told_that_no_record_can_be_made() {
+    let lab = Lab::new().command("test", "echo tested");
+    let agent = lab.agent();
+    wait_for_a_cycle(&lab);
+    // Neither a mode nor an owner: what even root cannot write to.
+    let results = lab.scratch.path("results");
+    std::fs::rename(&results, lab.scratch.path("away")).unwrap();
+    std::fs::write(&results, "").unwrap();
+    agent.wait_for_log("No jobs are taken: this agent may not write to");
+    let job = lab.submit_test();
+    lab.wait("the server knows why", |view| {
+        view.agent("lab-agent")
+            .is_some_and(|agent| agent.comment.starts_with("No jobs are taken"))
+    });
+    std::fs::remove_file(&results).unwrap();
+    std::fs::rename(lab.scratch.path("away"), &results).unwrap();
+    lab.wait_until_complete(&job);
+    assert!(agent.log().contains("there is room for jobs again"));
+    lab.wait("the comment is gone", |view| {
+        view.agent("lab-agent")
+            .is_some_and(|agent| agent.comment.is_empty())
+    });
+}

@@ -16,6 +16,7 @@ use support::gate::Gate;
 use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, signal, wait_for_file, wait_until};
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
+use testflinger_agent::local::Exchange;
 
 const FRAGMENTS: &str = "/v1/result/*/log/output";
 const RESULT: &str = "/v1/result/*-*-*-*-*";
@@ -154,10 +155,14 @@ fn row_29_a_server_that_asks_for_patience_gets_it() {
     fragments_rise(&lab, &job);
     let exchanges = lab.server.exchanges();
     let mut obeyed = 0;
-    for pair in exchanges.windows(2) {
-        if [429, 503].contains(&pair[0].status) {
-            let waited = pair[1].at - pair[0].at;
-            assert!(waited >= Duration::from_secs(2), "{waited:?} {pair:?}");
+    for (at, exchange) in exchanges.iter().enumerate() {
+        if [429, 503].contains(&exchange.status) {
+            // Asked for patience with one thing, it goes on with the others.
+            let same =
+                |next: &&Exchange| (&next.method, &next.path) == (&exchange.method, &exchange.path);
+            let next = exchanges[at + 1..].iter().find(same).unwrap();
+            let waited = next.at - exchange.at;
+            assert!(waited >= Duration::from_secs(2), "{waited:?} {next:?}");
             obeyed += 1;
         }
     }
@@ -467,4 +472,89 @@ fn row_22_artifacts_that_were_cut_on_their_way_are_sent_again() {
     let lines: String = (1..=100_000).map(|line| format!("{line}\n")).collect();
     assert!(packed.stdout == lines.as_bytes());
     assert_eq!(lab.status(&job, "test"), Some(0));
+}
+
+/// Row 32: the server gives a job only once, however long it takes to do so.
+#[test]
+fn row_32_a_slow_answer_to_the_question_for_a_job_is_waited_for() {
+    let lab = Lab::new().with_proxy().command("test", "echo tested");
+    let slow = Fault::Delay(Duration::from_secs(35));
+    lab.proxy().on("GET", "/v1/job", 1, slow);
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(0));
+}
+
+/// Row 30: a portal on the way answers for the server.
+#[test]
+fn row_30_a_page_of_html_acknowledges_nothing() {
+    let lab = Lab::new().command("test", "echo tested");
+    lab.server
+        .answer("POST", FRAGMENTS, 2, 200, "<html>please log in</html>");
+    lab.server.answer("POST", "/v1/result/*", 1, 204, "");
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "tested\n");
+    assert!(
+        agent
+            .log()
+            .contains("it is a page of HTML, not the server's")
+    );
+}
+
+#[test]
+fn what_cannot_be_advertised_is_no_reason_to_take_no_jobs() {
+    let lab = Lab::new()
+        .command("test", "echo tested")
+        .set("advertised_images", "{lab: {image: url}}");
+    lab.server
+        .answer("POST", "/v1/agents/images", 1_000, 500, "");
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+}
+
+#[test]
+fn a_state_that_cannot_be_posted_holds_up_no_output() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "test");
+    let lab = lab.command("test", &format!("echo begun; {}", gate.words()));
+    let agent = lab.agent();
+    lab.wait("the agent is idle", |view| {
+        view.agent("lab-agent")
+            .is_some_and(|agent| agent.state == "waiting")
+    });
+    lab.server
+        .answer("POST", "/v1/agents/data/*", 1_000, 500, "");
+    let job = lab.submit_test();
+    lab.wait_for_output(&job, Phase::Test, "begun");
+    assert!(is_alive(agent.pid()));
+    gate.open();
+    lab.wait_until_complete(&job);
+}
+
+#[test]
+fn a_server_that_asks_for_patience_with_output_is_asked_about_cancellation_all_the_same() {
+    let lab = Lab::new();
+    let pid = lab.scratch.path("pid");
+    let test = format!("echo $$ > '{}'; echo begun; sleep 1000", pid.display());
+    let lab = lab.command("test", &test);
+    let later = [("Retry-After", "3000")];
+    lab.server
+        .answer_with("POST", FRAGMENTS, 1, 503, &later, "");
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    let pid = numbers(&pid)[0];
+    lab.wait("the server has asked for patience", |view| {
+        view.exchanges()
+            .iter()
+            .any(|exchange| exchange.status == 503)
+    });
+    assert!(lab.server.cancel(&job));
+    wait_until("the command is ended", || !is_alive(pid));
+    // What is owed waits; the next job does not.
+    let next = lab.submit("");
+    lab.wait_until_complete(&next);
 }

@@ -179,7 +179,8 @@ fn a_job_of_an_ordinary_user_may_forbid_everything() {
     let lab = Lab::new()
         .command(
             "test",
-            "id -u; mkdir -p deep/er; touch deep/er/x; chmod 000 deep/er deep",
+            "id -u; mkdir -p deep/er artifacts; touch deep/er/x; echo kept > artifacts/x; \
+             chmod 000 deep/er deep; chmod 555 artifacts; chmod 000 .",
         )
         .command("cleanup", "echo cleaned up");
     for name in ["run", "results", "logs"] {
@@ -187,12 +188,15 @@ fn a_job_of_an_ordinary_user_may_forbid_everything() {
         fs::create_dir(&directory).unwrap();
         std::os::unix::fs::chown(&directory, Some(NOBODY), Some(NOBODY)).unwrap();
     }
+    let token = lab.scratch.path("token");
+    std::os::unix::fs::chown(&token, Some(NOBODY), Some(NOBODY)).unwrap();
     let job = lab.submit_test();
     let words: Vec<_> = words.iter().map(String::as_str).collect();
     let _agent = lab.agent_under(&words, &lab.agent_id);
     lab.wait_until_complete(&job);
     assert_eq!(lab.body(&job, Phase::Test), format!("{user}\n"));
     assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned up\n");
+    assert!(lab.server.artifact(&job).is_some(), "{}", lab.story());
     assert_nothing_is_left(&lab);
 }
 

@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What they wrote last is read for this long: a process that could not be ended
 /// may write for ever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// So many looks that find nothing mean that there is nothing.
+const LOOKS: u32 = 3;
 /// Between two looks at the processes.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -22,11 +24,19 @@ impl Agent {
     pub(super) fn end(&mut self, tree: &Tree, mut reading: Option<(&mut Child, &mut Output)>) {
         let begun = Instant::now();
         let grace = self.config.stop_grace;
-        tree.signal(false);
-        while !tree.alive().is_empty() {
+        tree.terminate();
+        // Where other processes of the job may run, only looking helps; one look
+        // may miss what forks and exits all the time.
+        let mut empty_looks = 0;
+        while !tree.is_gone() && empty_looks < LOOKS {
             let elapsed = begun.elapsed();
-            if elapsed >= grace + PATIENCE {
-                let left: Vec<_> = tree.alive().iter().map(|p| p.pid.to_string()).collect();
+            let alive = tree.alive();
+            match alive.is_empty() && !tree.has_group() {
+                true => empty_looks += 1,
+                false => empty_looks = 0,
+            }
+            if elapsed >= grace + PATIENCE || (self.abandoned && elapsed >= PATIENCE) {
+                let left: Vec<_> = alive.iter().map(|p| p.pid.to_string()).collect();
                 error!(
                     "cannot end process {}: KILL does nothing; going on",
                     left.join(", ")
@@ -36,10 +46,7 @@ impl Agent {
             if elapsed >= grace || self.abandoned {
                 // Again and again: between the look and the signal, a process
                 // may have made another one.
-                tree.signal(true);
-            }
-            if self.abandoned && elapsed >= PATIENCE {
-                break;
+                tree.kill();
             }
             self.tick(&mut reading);
         }
@@ -72,9 +79,11 @@ impl Agent {
 
     /// Ends what the phases of a job left running.
     pub(super) fn end_leftovers(&mut self, tree: &Tree) {
-        let left = tree.alive().len();
-        if left > 0 {
-            info!("the job left {left} processes running; they are ended");
+        if !tree.is_gone() {
+            let left = tree.alive().len();
+            if left > 0 {
+                info!("the job left {left} processes running; they are ended");
+            }
             self.end(tree, None);
         }
     }

@@ -12,12 +12,19 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// A server that cannot be reached is tried again after this at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(180);
 
+/// What could not be advertised is tried again after this.
+const ADVERTISE_PAUSE: Duration = Duration::from_secs(60);
+/// For the last words to the server.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// What the idle agent remembers.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     announced: Option<Instant>,
     out_of_service: bool,
     lacks_space: bool,
+    /// The server has not been told yet that the last job is over.
+    was_working: bool,
     /// Cycles in a row that failed.
     failures: u32,
     /// The last refusal that was said.
@@ -50,6 +57,9 @@ impl Agent {
     pub fn live(&mut self) -> End {
         loop {
             if self.stopping.is_some() {
+                if self.idle.was_working && !self.abandoned {
+                    self.say_farewell();
+                }
                 info!("stopped");
                 return End::Stopped;
             }
@@ -63,6 +73,7 @@ impl Agent {
                     self.idle.failures = 0;
                     self.idle.refusal = None;
                     let was_run = self.work(document);
+                    self.idle.was_working |= was_run;
                     if !was_run {
                         // What hands out such things may have more of them.
                         self.rest(jittered(self.config.polling_interval));
@@ -70,6 +81,8 @@ impl Agent {
                         return End::JobOver;
                     }
                 }
+                // Its one job was there before it asked.
+                Ok(Cycle::Nothing) if self.mode == Mode::Once => return End::JobOver,
                 Ok(Cycle::Nothing) => {
                     self.idle.failures = 0;
                     self.idle.refusal = None;
@@ -159,7 +172,10 @@ impl Agent {
         }
         self.idle.out_of_service = out_of_service;
         if out_of_service {
-            let state = data.state.as_deref().unwrap_or("offline");
+            let state = match self.offline {
+                Some(_) => "offline",
+                None => data.state.as_deref().unwrap_or("offline"),
+            };
             let comment = self.offline.as_deref().unwrap_or(&data.comment);
             info!("this agent is {state} and takes no jobs: {comment}");
         } else {
@@ -207,6 +223,7 @@ impl Agent {
         }
         // From here on the server says it.
         self.offline = None;
+        self.idle.was_working = false;
         Ok(())
     }
 
@@ -218,6 +235,7 @@ impl Agent {
             let mut body = Object::new();
             body.string("state", "restart");
             body.string("comment", "");
+            body.string("job_id", "");
             // Its failure is said by the uplink.
             let _ = self.post(Ask::PostAgent(body), "post this agent's state");
         }
@@ -234,13 +252,14 @@ impl Agent {
         if !self.announce_due() {
             return Ok(());
         }
+        let mut all_said = true;
         if !self.config.advertised_queues.is_empty() {
             let mut queues = Object::new();
             for (queue, description) in &self.config.advertised_queues {
                 queues.string(queue, description);
             }
             let ask = Ask::Advertise("queues", queues.finish());
-            self.post(ask, "advertise the queues")?;
+            all_said &= self.advertise(ask, "advertise the queues")?;
         }
         if !self.config.advertised_images.is_empty() {
             let mut all = Object::new();
@@ -252,10 +271,56 @@ impl Agent {
                 all.object(queue, of_queue);
             }
             let ask = Ask::Advertise("images", all.finish());
-            self.post(ask, "advertise the images")?;
+            all_said &= self.advertise(ask, "advertise the images")?;
         }
-        self.idle.announced = Some(Instant::now());
+        let now = Instant::now();
+        let again = ANNOUNCE_INTERVAL - ADVERTISE_PAUSE;
+        self.idle.announced = match all_said {
+            true => Some(now),
+            false => Some(now.checked_sub(again).unwrap_or(now)),
+        };
         Ok(())
+    }
+
+    /// Advertises something; false when that failed, which is no reason to take
+    /// no jobs.
+    fn advertise(&mut self, ask: Ask, action: &str) -> Result<bool, Setback> {
+        match self.post(ask, action) {
+            Err(Setback::Failed(Failure::Transient { .. })) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Before the agent ends after a job: it runs none any more.
+    fn say_farewell(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        self.uplink.ask(Ask::AgentData);
+        let data = match self.answer_until(deadline) {
+            Some(Ok(Answer::AgentData(data))) => data,
+            _ => return,
+        };
+        let mut body = Object::new();
+        body.string("job_id", "");
+        if !data.is_out_of_service() && !data.is_to_restart() {
+            body.string("state", "waiting");
+            body.string("comment", "");
+        }
+        self.uplink.ask(Ask::PostAgent(body));
+        let _ = self.answer_until(deadline);
+    }
+
+    /// The answer, if it comes in time.
+    fn answer_until(&mut self, deadline: Instant) -> Option<Result<Answer, Failure>> {
+        while !self.abandoned {
+            match self.next(None, Some(deadline)) {
+                Event::Uplink(uplink::Event::Answered(answer)) => return Some(answer),
+                Event::Uplink(other) => self.note(&other),
+                Event::Signal(signal) => self.signal(signal),
+                Event::Deadline => return None,
+                _ => {}
+            }
+        }
+        None
     }
 
     /// Posts something. What the server refuses is said, and not tried again

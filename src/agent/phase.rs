@@ -128,7 +128,7 @@ impl Agent {
 
     fn run_command(
         &mut self,
-        running: &Running,
+        running: &mut Running,
         phase: Phase,
         command: &str,
         output: &mut Output,
@@ -149,6 +149,9 @@ impl Agent {
                 let status = self.supervise(&mut child, phase, watch, output);
                 if let Some(pipe) = child.pipe {
                     self.events.keep(pipe);
+                }
+                if child.tree.has_group() {
+                    running.sessions.push(child.pid);
                 }
                 status
             }

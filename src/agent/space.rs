@@ -4,19 +4,29 @@ use crate::config::Config;
 use crate::sys::files::{self, Space};
 
 /// How the comment at the server begins when there is none.
-pub(super) const NO_SPACE: &str = "No jobs are taken: less than ";
+pub(super) const NO_SPACE: &str = "No jobs are taken: ";
 
 /// Why no job can be taken, if there is no room for one. The text does not
 /// change with every byte, so that it need not be said again and again.
 pub(super) fn lack_of_space(config: &Config) -> Option<String> {
     let directories = [&config.execution_basedir, &config.results_basedir];
     directories.into_iter().find_map(|directory| {
+        let place = directory.display();
+        if !files::is_writable(directory) {
+            return Some(format!("{NO_SPACE}this agent may not write to {place}"));
+        }
         // One that cannot be looked at shows when the job is taken.
         let space = files::space(directory).ok()?;
+        if space.read_only {
+            return Some(format!("{NO_SPACE}the file system of {place} is read-only"));
+        }
+        if space.no_inodes {
+            return Some(format!("{NO_SPACE}no more files can be made in {place}"));
+        }
         let wanted = wanted(space, config.min_free_space);
         (space.free < wanted).then(|| {
             let mebibytes = wanted >> 20;
-            format!("{NO_SPACE}{mebibytes} MiB free in {}", directory.display())
+            format!("{NO_SPACE}less than {mebibytes} MiB are free in {place}")
         })
     })
 }
@@ -33,7 +43,15 @@ mod tests {
 
     #[test]
     fn a_tenth_of_a_small_file_system_is_enough() {
-        let wanted = |total| wanted(Space { free: 0, total }, 64 << 20);
+        let wanted = |total| {
+            let space = Space {
+                free: 0,
+                total,
+                read_only: false,
+                no_inodes: false,
+            };
+            wanted(space, 64 << 20)
+        };
         assert_eq!(wanted(32 << 30), 64 << 20);
         assert_eq!(wanted(100 << 20), 10 << 20);
         assert_eq!(wanted(0), 0);

@@ -5,6 +5,7 @@ use super::{Agent, Event, LAST_DELIVERY};
 use crate::archive;
 use crate::child::tree::{self, Tree};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
+use crate::sys::files;
 use crate::{error, info, uplink, warning};
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub(super) struct Running {
     pub(super) workspace: Option<Workspace>,
     pub(super) statuses: Vec<(Phase, i64)>,
     pub(super) device_info: DeviceInfo,
+    /// Sessions of commands that left something behind.
+    pub(super) sessions: Vec<i32>,
 }
 
 impl Agent {
@@ -42,9 +45,7 @@ impl Agent {
         info!("took job {}", job.id);
         self.cancelled = false;
         let bystanders = tree::descendants();
-        let Some(mut running) = self.begin(job) else {
-            return true;
-        };
+        let mut running = self.begin(job);
         let refusal = self.refusal(&running);
         if let Some(reason) = refusal {
             self.refuse(&mut running, &reason);
@@ -53,7 +54,13 @@ impl Agent {
         }
         self.restore_workspace(&running);
         self.run_phase(&mut running, Phase::Cleanup);
-        self.end_leftovers(&Tree::without(bystanders));
+        let leftovers = running
+            .sessions
+            .iter()
+            .fold(Tree::without(bystanders), |tree, &session| {
+                tree.with_session(session)
+            });
+        self.end_leftovers(&leftovers);
         self.finish(running);
         if !self.abandoned {
             self.deliver();
@@ -61,47 +68,44 @@ impl Agent {
         true
     }
 
-    /// Makes the record and the workspace.
-    fn begin(&mut self, job: Job) -> Option<Running> {
+    /// Makes the record and the workspace. Where one of them cannot be made, the
+    /// job is refused: somebody has to be told.
+    fn begin(&mut self, mut job: Job) -> Running {
         let basedir = &self.config.results_basedir;
-        let record = match Record::create(basedir, &job.id, &self.config.agent_id) {
-            Ok(record) => Arc::new(record),
-            Err(error) => {
-                let comment = format!(
-                    "Set to offline by agent. Cannot keep records in {}: {error}",
-                    basedir.display()
-                );
-                error!(
-                    "cannot make a record of job {} in {}: {error}; it is not run, and the agent \
-                     goes offline",
-                    job.id,
-                    basedir.display()
-                );
-                self.offline = Some(comment);
-                return None;
-            }
-        };
+        let created = Record::create(basedir, &job.id, &self.config.agent_id);
+        let record = created.unwrap_or_else(|error| {
+            let reason = format!(
+                "the agent cannot make a record in {}: {error}",
+                basedir.display()
+            );
+            error!("job {}: {reason}", job.id);
+            job.refusal = Some(reason);
+            Record::unwritten(basedir, &job.id)
+        });
         let mut progress = Progress::default();
         progress.apply(&Entry::Taken {
             job_id: job.id.clone(),
             agent_id: self.config.agent_id.clone(),
         });
+        let record = Arc::new(record);
         self.uplink.job(Arc::clone(&record), progress);
-        let workspace = Workspace::create(&self.config.execution_basedir, &job);
-        let mut job = job;
-        if let Err(error) = &workspace {
+        let created = Workspace::create(&self.config.execution_basedir, &job);
+        let workspace = created.or_else(|error| {
             let basedir = self.config.execution_basedir.display();
             let reason = format!("the agent cannot make a workspace in {basedir}: {error}");
             error!("job {}: {reason}", job.id);
-            job.refusal = Some(reason);
-        }
-        Some(Running {
+            job.refusal.get_or_insert(reason);
+            // Cleanup runs all the same, and nowhere near another job.
+            Workspace::create(record.directory(), &job)
+        });
+        Running {
             job,
             record,
             workspace: workspace.ok(),
             statuses: Vec::new(),
             device_info: DeviceInfo::default(),
-        })
+            sessions: Vec::new(),
+        }
     }
 
     fn refusal(&self, running: &Running) -> Option<String> {
@@ -220,6 +224,9 @@ impl Agent {
         });
         if let Some(workspace) = &running.workspace
             && !self.keep_workspace
+            && !artifacts
+                .as_ref()
+                .is_some_and(|path| path.starts_with(workspace.directory()))
             && let Err(error) = workspace.remove()
         {
             warning!(
@@ -239,11 +246,22 @@ impl Agent {
         running: &Running,
     ) -> io::Result<Option<PathBuf>> {
         let from = workspace.artifacts();
-        if archive::is_empty(&from)? {
+        // Whatever the job made of their modes.
+        files::open_up(workspace.directory());
+        if archive::is_empty(&from).or_else(|_| {
+            files::open_up(&from);
+            archive::is_empty(&from)
+        })? {
             return Ok(None);
         }
         let mut to = running.record.artifacts();
-        match std::fs::rename(&from, &to) {
+        let mut moved = std::fs::rename(&from, &to);
+        if is_denied(&moved) {
+            // Moving a directory changes it: its `..`.
+            files::open_up(&from);
+            moved = std::fs::rename(&from, &to);
+        }
+        match moved {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 // Beside the workspace for now; the uplink brings them home if
                 // they cannot be sent at once.
@@ -251,8 +269,15 @@ impl Agent {
                     .config
                     .execution_basedir
                     .join(format!("{}.artifacts", running.job.id));
-                crate::sys::files::remove_tree(&to)?;
+                files::remove_tree(&to)?;
                 std::fs::rename(&from, &to)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                warning!(
+                    "{} belongs to somebody else and stays where it is, to be sent from there",
+                    from.display()
+                );
+                return Ok(Some(from));
             }
             other => other?,
         }
@@ -282,4 +307,8 @@ impl Agent {
             }
         }
     }
+}
+
+fn is_denied<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }

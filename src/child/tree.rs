@@ -22,6 +22,7 @@ pub struct Process {
 struct Entry {
     process: Process,
     parent: i32,
+    group: i32,
     session: i32,
     zombie: bool,
 }
@@ -38,6 +39,7 @@ impl Entry {
                 started: fields.get(19)?.parse().ok()?,
             },
             parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             zombie: matches!(*fields.first()?, "Z" | "X"),
         })
@@ -63,13 +65,13 @@ fn processes() -> Vec<Entry> {
 }
 
 /// The living descendants of process `agent`, without what descends through a
-/// process in `spared`, and the members of `session`.
+/// process in `spared`, and the members of `sessions`.
 fn members(
     entries: &[Entry],
     agent: i32,
-    session: Option<i32>,
+    sessions: &[i32],
     spared: &HashSet<Process>,
-) -> Vec<Process> {
+) -> Vec<Entry> {
     let mut children: HashMap<i32, Vec<&Entry>> = HashMap::new();
     for entry in entries {
         children.entry(entry.parent).or_default().push(entry);
@@ -83,24 +85,21 @@ fn members(
             }
         }
     }
-    let in_session = |entry: &&Entry| Some(entry.session) == session;
+    let in_session = |entry: &&Entry| sessions.contains(&entry.session);
     found.extend(entries.iter().filter(in_session).map(|entry| entry.process));
-    entries
-        .iter()
-        .filter(|entry| !entry.zombie && found.contains(&entry.process))
-        .map(|entry| entry.process)
-        .collect()
+    let is_alive = |entry: &&Entry| !entry.zombie && found.contains(&entry.process);
+    entries.iter().filter(is_alive).copied().collect()
 }
 
 fn own_pid() -> i32 {
     i32::try_from(std::process::id()).unwrap_or(0)
 }
 
-/// The processes of one command.
+/// The processes of one command, or of several.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    /// The command's session, which is also its process group at first.
-    session: Option<i32>,
+    /// The commands' sessions, which are also their process groups at first.
+    sessions: Vec<i32>,
     /// What earlier commands left behind on purpose.
     spared: HashSet<Process>,
 }
@@ -110,7 +109,7 @@ impl Tree {
     #[must_use]
     pub fn without(spared: HashSet<Process>) -> Tree {
         Tree {
-            session: None,
+            sessions: Vec::new(),
             spared,
         }
     }
@@ -118,32 +117,71 @@ impl Tree {
     /// The same, with everything in this session.
     #[must_use]
     pub fn with_session(mut self, session: i32) -> Tree {
-        self.session = Some(session);
+        self.sessions.push(session);
         self
     }
 
-    /// The processes that are alive now.
-    #[must_use]
-    pub fn alive(&self) -> Vec<Process> {
-        members(&processes(), own_pid(), self.session, &self.spared)
+    fn members(&self) -> Vec<Entry> {
+        members(&processes(), own_pid(), &self.sessions, &self.spared)
     }
 
-    /// Sends each of them TERM or KILL; returns how many there were. Where
-    /// `/proc` shows nothing, the signal goes to the command's process group.
-    pub fn signal(&self, kill: bool) -> usize {
-        let entries = processes();
-        if entries.is_empty()
-            && let Some(session) = self.session
-        {
-            return usize::from(sys::signal_group(session, kill).is_ok());
-        }
-        let alive = members(&entries, own_pid(), self.session, &self.spared);
-        for process in &alive {
+    /// The processes that can be seen alive now. One that forks and exits all
+    /// the time may not be among them; see [`Tree::is_gone`].
+    #[must_use]
+    pub fn alive(&self) -> Vec<Process> {
+        self.members().iter().map(|entry| entry.process).collect()
+    }
+
+    /// Whether nothing can be left of it: what the kernel says of children and
+    /// groups is true at one moment, whatever forks meanwhile.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let nothing_else = self.spared.is_empty() && !sys::has_children();
+        !self.has_group() && nothing_else && self.alive().is_empty()
+    }
+
+    /// Whether a process is left in the group of one of the commands.
+    #[must_use]
+    pub fn has_group(&self) -> bool {
+        self.sessions
+            .iter()
+            .any(|&session| sys::group_exists(session))
+    }
+
+    /// Asks each of them to end.
+    pub fn terminate(&self) {
+        let members = self.members();
+        for entry in &members {
             // One that has just ended, or belongs to another user: the next
             // look at the tree says which.
-            let _ = sys::send_signal(process.pid, kill);
+            let _ = sys::send_signal(entry.process.pid, false);
         }
-        alive.len()
+        if members.is_empty() {
+            // Nothing can be seen: no `/proc`, or too quick for it.
+            for &session in &self.sessions {
+                let _ = sys::signal_group(session, false);
+            }
+        }
+    }
+
+    /// Ends each of them, whole groups at a time: no member can escape by a fork.
+    pub fn kill(&self) {
+        let entries = processes();
+        let members = members(&entries, own_pid(), &self.sessions, &self.spared);
+        let seen = members.iter().map(|entry| entry.group);
+        let mut groups: HashSet<i32> = seen.chain(self.sessions.iter().copied()).collect();
+        // The agent's own, and one whose number somebody else has by now.
+        for entry in entries.iter().filter(|entry| !members.contains(entry)) {
+            if !entry.zombie {
+                groups.remove(&entry.group);
+            }
+        }
+        for entry in &members {
+            let _ = sys::send_signal(entry.process.pid, true);
+        }
+        for group in groups {
+            let _ = sys::signal_group(group, true);
+        }
     }
 }
 
@@ -161,6 +199,7 @@ mod tests {
         Entry {
             process: Process { pid, started: 1 },
             parent,
+            group: session,
             session,
             zombie: false,
         }
@@ -194,9 +233,9 @@ mod tests {
             pid: 30,
             started: 1,
         }]);
-        let mut found: Vec<_> = members(&entries, 10, Some(20), &spared)
+        let mut found: Vec<_> = members(&entries, 10, &[20], &spared)
             .iter()
-            .map(|process| process.pid)
+            .map(|entry| entry.process.pid)
             .collect();
         found.sort_unstable();
         assert_eq!(found, [20, 21, 22, 23]);

@@ -28,7 +28,10 @@ impl Job {
     /// When nobody could even be told that this job cannot be run: it is not a
     /// JSON object, or its id is not a UUID.
     pub fn parse(text: String) -> Result<Job, String> {
-        let json = Json::parse(&text).map_err(|error| error.to_string())?;
+        let json = match Json::parse(&text) {
+            Ok(json) => json,
+            Err(error) => return Job::unreadable(&text, &error.to_string()),
+        };
         if json.kind() != Kind::Object {
             return Err("it is not a JSON object".into());
         }
@@ -58,6 +61,33 @@ impl Job {
             needs_allocate: is_wanted(json, Phase::Allocate),
             text,
         })
+    }
+
+    /// A document that is not JSON as we take it (Python writes NaN, and nests
+    /// deeper), but says plainly whose it is: its owner is told.
+    fn unreadable(text: &str, reason: &str) -> Result<Job, String> {
+        let mut places = text.match_indices("\"job_id\"");
+        let (Some((at, name)), None) = (places.next(), places.next()) else {
+            return Err(reason.to_owned());
+        };
+        let value = text.get(at + name.len()..).unwrap_or_default();
+        let id = value
+            .trim_start_matches([' ', ':', '\n', '\t'])
+            .strip_prefix('"')
+            .and_then(|value| value.get(..36))
+            .filter(|id| is_uuid(id));
+        match id {
+            Some(id) => Ok(Job {
+                id: id.to_owned(),
+                global_timeout: None,
+                output_timeout: None,
+                refusal: Some(format!("its document is {reason}")),
+                wanted: PHASES.map(|phase| matches!(phase, Phase::Setup | Phase::Cleanup)),
+                needs_allocate: false,
+                text: text.to_owned(),
+            }),
+            None => Err(reason.to_owned()),
+        }
     }
 
     /// Whether the job's data asks for this phase; setup and cleanup run for
@@ -170,6 +200,17 @@ mod tests {
         assert_eq!(Job::parse("{}".into()).unwrap_err(), "it has no job_id");
         assert!(Job::parse("[1,2}".into()).is_err());
         assert!(Job::parse("<html>".into()).is_err());
+        let nan = format!("{{\"job_id\": \"{ID}\", \"x\": NaN}}");
+        let job_of_python = Job::parse(nan).unwrap();
+        assert_eq!(job_of_python.id, ID);
+        assert!(
+            job_of_python
+                .refused(false)
+                .unwrap()
+                .contains("not valid JSON")
+        );
+        let two = format!("{{\"x\": {{\"job_id\": \"{ID}\"}}, \"job_id\": \"{ID}\", NaN}}");
+        assert!(Job::parse(two).is_err(), "nobody knows whose it is");
         assert_eq!(job("").id, ID);
     }
 

@@ -1,6 +1,6 @@
 //! How far a job is, and how much of that the server has.
 
-use super::{Entry, LogType, PerLog, Phase};
+use super::{Entry, LOG_TYPES, LogType, PerLog, Phase};
 use std::path::PathBuf;
 
 /// What a phase reports that could not be run, or was cut short with its agent.
@@ -113,6 +113,16 @@ impl Progress {
         self.phases
             .iter()
             .filter_map(|p| Some((p.phase, p.status?)))
+    }
+
+    /// Whether the server refused a part of the logs.
+    #[must_use]
+    pub fn has_refused_logs(&self) -> bool {
+        let refused = |phase: &PhaseProgress| {
+            let is_refused = |&log: &LogType| phase.logs.of(log).refused;
+            LOG_TYPES.iter().any(is_refused)
+        };
+        self.phases.iter().any(refused)
     }
 
     /// Whether there is nothing left that the server should get.

@@ -14,12 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
+/// What servers refused is kept under this name beside the records.
+const REFUSED: &str = "refused";
 
 /// A record that can be added to, by the agent and the uplink alike.
 #[derive(Debug)]
 pub struct Record {
     directory: PathBuf,
-    journal: Mutex<File>,
+    /// None where the disk did not take it: the job is then known to this
+    /// process only.
+    journal: Mutex<Option<File>>,
 }
 
 impl Record {
@@ -41,7 +45,7 @@ impl Record {
         let journal = files::create_fresh(&directory.join(JOURNAL))?;
         let record = Record {
             directory,
-            journal: Mutex::new(journal),
+            journal: Mutex::new(Some(journal)),
         };
         record.append(&Entry::Taken {
             job_id: job_id.to_owned(),
@@ -95,8 +99,17 @@ impl Record {
         }
         Ok(Record {
             directory: directory.to_owned(),
-            journal: Mutex::new(journal),
+            journal: Mutex::new(Some(journal)),
         })
+    }
+
+    /// In place of a record that cannot be made.
+    #[must_use]
+    pub fn unwritten(basedir: &Path, job_id: &str) -> Record {
+        Record {
+            directory: basedir.join(format!("{job_id}.unwritten")),
+            journal: Mutex::new(None),
+        }
     }
 
     /// Adds an entry; when this returns, it is as durable as it has to be.
@@ -105,6 +118,9 @@ impl Record {
     /// When the disk does not take it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(journal) = journal.as_mut() else {
+            return Ok(());
+        };
         let before = journal.metadata()?.len();
         if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
             // Half an entry would take the next one with it.
@@ -154,6 +170,24 @@ impl Record {
         self.directory.join("artifacts")
     }
 
+    /// Puts the record aside, where it owes nothing and people find what the
+    /// server refused; returns where that is.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn put_aside(&self) -> io::Result<PathBuf> {
+        let name = self.directory.file_name().unwrap_or_default();
+        let refused = self.directory.with_file_name(REFUSED);
+        match DirBuilder::new().mode(0o700).create(&refused) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let place = refused.join(name);
+        files::remove_tree(&place)?;
+        fs::rename(&self.directory, &place)?;
+        Ok(place)
+    }
+
     /// Removes the record: nothing is owed any more.
     ///
     /// # Errors
@@ -183,7 +217,10 @@ impl Records {
     pub fn find(basedir: &Path, agent_id: &str) -> io::Result<Records> {
         let mut entries: Vec<_> = fs::read_dir(basedir)?
             .flatten()
-            .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+            .filter(|entry| {
+                let name = entry.file_name();
+                !name.as_encoded_bytes().starts_with(b".") && name != REFUSED
+            })
             .map(|entry| {
                 let changed = entry.metadata().and_then(|metadata| metadata.modified());
                 (changed.ok(), entry.path())

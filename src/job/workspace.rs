@@ -4,7 +4,7 @@
 use super::{Job, Phase};
 use crate::json::Object;
 use crate::sys::files;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -34,14 +34,19 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Makes it anew where the job removed it. False: it is there.
+    /// Makes it anew where the job removed it, and opens it where the job closed
+    /// it. False: it is there.
     ///
     /// # Errors
     /// As [`Workspace::create`].
     pub fn restore(&self, job: &Job, statuses: &[(Phase, i64)]) -> io::Result<bool> {
-        if self.directory.is_dir() {
+        // A link would lead to somebody else's directory.
+        let is_directory = |metadata: Metadata| metadata.is_dir();
+        if std::fs::symlink_metadata(&self.directory).is_ok_and(is_directory) {
+            files::open_up(&self.directory);
             return Ok(false);
         }
+        let _ = std::fs::remove_file(&self.directory);
         self.furnish(job)?;
         self.write_outcome(statuses)?;
         Ok(true)

@@ -108,6 +108,12 @@ pub fn run(job: &Path, config: Option<&Path>, keep: bool) -> Result<Outcome, Err
     })?;
     results.take(&server)?;
     let _ = io::stderr().write_all(results.summary(&server).as_bytes());
+    if end != End::Stopped && server.job_state(&id).as_deref() != Some("complete") {
+        return Err(Error::Missing(
+            "the job was not given to this agent: does it exclude it, or wait for attachments?"
+                .into(),
+        ));
+    }
     Ok(match end {
         End::Stopped => Outcome::Interrupted,
         _ if server.status(&id).values().all(|status| *status == 0) => Outcome::Passed,

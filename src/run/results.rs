@@ -26,6 +26,18 @@ impl Results {
             .mode(0o700)
             .create(&directory)
             .map_err(|error| missing("make", &directory, &error))?;
+        // A job file may name its own id: what an earlier run of it left is not
+        // this one's.
+        let logs = PHASES.map(|phase| format!("{phase}.log"));
+        let files = ["result.json".to_owned(), "artifacts.tar.gz".to_owned()];
+        for name in logs.iter().chain(&files) {
+            match std::fs::remove_file(directory.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(missing("remove", &directory.join(name), &error));
+                }
+                _ => {}
+            }
+        }
         Ok(Results {
             job_id: job_id.to_owned(),
             directory,

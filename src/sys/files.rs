@@ -97,24 +97,29 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     };
     match gone(fs::remove_dir_all(path)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path, 0);
+            open_up_all(path, 0);
             gone(fs::remove_dir_all(path))
         }
         other => other,
     }
 }
 
+/// Gives this user all rights to a directory of its own. That it could not be
+/// done shows when it is used.
+pub fn open_up(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+}
+
 /// Gives this user the right to change every directory of the tree.
-fn open_up(path: &Path, depth: u32) {
+fn open_up_all(path: &Path, depth: u32) {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
     // Deeper trees than a path can name in one piece are nobody's artifacts.
     if !is_directory || depth > 256 {
         return;
     }
-    // What cannot be changed shows when the removal is tried again.
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    open_up(path);
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        open_up(&entry.path(), depth + 1);
+        open_up_all(&entry.path(), depth + 1);
     }
 }
 
@@ -158,6 +163,10 @@ pub struct Space {
     pub free: u64,
     /// The size of the whole; 0 where the file system does not say.
     pub total: u64,
+    /// Nothing can be written at all.
+    pub read_only: bool,
+    /// No file can be made, because there is no inode left.
+    pub no_inodes: bool,
 }
 
 /// The space of the file system that a directory is on.
@@ -181,7 +190,20 @@ pub fn space(path: &Path) -> io::Result<Space> {
     Ok(Space {
         free: bytes(found.f_bavail),
         total: bytes(found.f_blocks),
+        read_only: found.f_flag & libc::ST_RDONLY != 0,
+        // File systems without a table of inodes say 0 of both.
+        no_inodes: found.f_files > 0 && found.f_favail == 0,
     })
+}
+
+/// Whether this process may make files in a directory.
+#[must_use]
+pub fn is_writable(path: &Path) -> bool {
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: `name` is a C string.
+    unsafe { libc::access(name.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
 /// Makes a directory's entries durable.

@@ -18,8 +18,8 @@ mod signal;
 pub use pipe::{Pipe, Wake, pipe};
 pub use poll::poll;
 pub use process::{
-    Exit, Spawn, become_subreaper, close_on_exec_from, effective_user, reap, send_signal,
-    signal_group, spawn,
+    Exit, Spawn, become_subreaper, close_on_exec_from, effective_user, group_exists, has_children,
+    reap, send_signal, signal_group, spawn,
 };
 pub use signal::{Signal, Signals, hold_signals};
 

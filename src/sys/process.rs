@@ -145,6 +145,34 @@ pub fn signal_group(group: i32, kill: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a process group has a member: unlike a walk over `/proc`, this cannot
+/// miss one that forks and exits all the time.
+#[must_use]
+pub fn group_exists(group: i32) -> bool {
+    if group <= 1 {
+        return false;
+    }
+    // SAFETY: kill with signal 0 only looks.
+    match super::cerr(unsafe { libc::kill(-group, 0) }) {
+        Ok(_) => true,
+        // Somebody else's are there as well.
+        Err(error) => error.raw_os_error() == Some(libc::EPERM),
+    }
+}
+
+/// Whether this process has a child, adopted ones and zombies included.
+#[must_use]
+pub fn has_children() -> bool {
+    // SAFETY: a zeroed siginfo is valid, and waitid writes nothing else. With
+    // these flags it neither waits nor reaps.
+    let result = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        super::cerr(libc::waitid(libc::P_ALL, 0, &raw mut info, flags))
+    };
+    !matches!(result, Err(error) if error.raw_os_error() == Some(libc::ECHILD))
+}
+
 /// Makes this process the parent of every orphan among its descendants, so that
 /// daemons that left their session are still found and reaped.
 ///

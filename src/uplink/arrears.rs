@@ -106,6 +106,19 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
 
 /// Removes the record of a job of which the server has everything.
 pub(super) fn close(delivery: &Delivery) {
+    if delivery.progress.has_refused_logs() {
+        match delivery.record.put_aside() {
+            Ok(place) => warning!(
+                "what the server refused of it is kept in {}",
+                place.display()
+            ),
+            Err(error) => warning!(
+                "cannot put {} aside: {error}; it stays there",
+                delivery.record.directory().display()
+            ),
+        }
+        return;
+    }
     if let Err(error) = delivery.record.remove() {
         warning!(
             "cannot remove {}: {error}; it can be removed by hand, its job is delivered",
