@@ -16,7 +16,7 @@ test: tools
 	$(CARGO) test --locked --quiet
 
 bench:
-	$(CARGO) bench --locked --quiet
+	$(CARGO) bench --locked --quiet --bench bench
 
 clean:
 	$(CARGO) clean
