@@ -4,8 +4,9 @@
 //! exit status, then the artifacts, then `complete`. It is the same walk while
 //! the job runs, after an outage, and after a restart of the agent.
 
-use super::api::{Api, Failure};
+use super::api::Api;
 use super::backoff::Backoff;
+use super::failure::Failure;
 use crate::job::{
     Artifacts, Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress,
     Record,

@@ -8,7 +8,7 @@ use super::TlsFiles;
 use super::tls::{self, Tls};
 use std::io::{self, Read};
 use std::time::Duration;
-use ureq::http::{HeaderMap, Request, header};
+use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::{Agent, Body, SendBody};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
@@ -45,10 +45,12 @@ pub(super) enum Payload<'a> {
     Nothing,
     /// A JSON text.
     Json(&'a str),
-    /// A stream of unknown length, sent in chunks.
+    /// A stream; sent in chunks where its length is not known.
     Stream {
         /// Its media type.
         content_type: &'a str,
+        /// Its length in bytes.
+        length: Option<u64>,
         /// Its bytes.
         reader: &'a mut dyn Read,
     },
@@ -162,13 +164,28 @@ impl Http {
             }
             Payload::Stream {
                 content_type,
+                length,
                 reader,
             } => {
                 let request = request.header(header::CONTENT_TYPE, content_type);
-                let body = SendBody::from_reader(reader);
+                let Some(length) = length else {
+                    let body = SendBody::from_reader(reader);
+                    return Http::finish(self.streams.run(request.body(body).map_err(broken)?));
+                };
+                let request = request.header(header::CONTENT_LENGTH, length);
+                let mut exact = Exactly {
+                    reader,
+                    left: length,
+                };
+                let body = SendBody::from_reader(&mut exact);
                 self.streams.run(request.body(body).map_err(broken)?)
             }
         };
+        Http::finish(answer)
+    }
+
+    /// The head of the answer, if it can be one.
+    fn finish(answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, String> {
         let (head, body) = answer.map_err(|error| explain(&error))?.into_parts();
         let status = head.status.as_u16();
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
@@ -181,6 +198,25 @@ impl Http {
             headers: head.headers,
             body,
         })
+    }
+}
+
+/// A body that must have the length that was announced. The client waits for
+/// ever for what is missing of one that is shorter.
+struct Exactly<'a> {
+    reader: &'a mut dyn Read,
+    left: u64,
+}
+
+impl Read for Exactly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let changed = || io::Error::other("what is sent changes while it is sent");
+        let read = self.reader.read(buffer)?;
+        if read == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(changed());
+        }
+        self.left = self.left.checked_sub(read as u64).ok_or_else(changed)?;
+        Ok(read)
     }
 }
 

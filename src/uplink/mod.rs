@@ -9,15 +9,19 @@ mod api;
 mod arrears;
 mod backoff;
 mod delivery;
+mod failure;
 mod faults;
 mod http;
 mod live;
 mod multipart;
+mod reading;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod token;
+mod upload;
 
-pub use api::{AgentData, Failure};
+pub use api::AgentData;
+pub use failure::Failure;
 
 use crate::job::{Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
 use crate::json::Object;
