@@ -19,6 +19,7 @@ mod reading;
 mod tls;
 mod token;
 mod upload;
+mod waiting;
 
 pub use api::AgentData;
 pub use failure::Failure;
