@@ -358,7 +358,12 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// Waits for what nothing but looking shows.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    wait_until_within(what, PATIENCE, is_so);
+}
+
+/// The same for what takes its time.
+pub fn wait_until_within(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
