@@ -140,6 +140,7 @@ pub fn open_to_pack(path: &Path) -> io::Result<File> {
 #[must_use]
 pub fn is_in_memory(path: &Path) -> bool {
     const RAMFS: u64 = 0x8584_58f6;
+    const TMPFS: u64 = 0x0102_1994;
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
         return false;
     };
@@ -153,7 +154,7 @@ pub fn is_in_memory(path: &Path) -> bool {
         found.f_type
     };
     // The type of the field differs between targets; the numbers have 32 bits.
-    matches!(kind as u64 & 0xffff_ffff, RAMFS) || kind == libc::TMPFS_MAGIC
+    matches!(kind as u64 & 0xffff_ffff, RAMFS | TMPFS)
 }
 
 /// The space of a file system, in bytes.
