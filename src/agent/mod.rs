@@ -138,8 +138,11 @@ impl Agent {
         if let Err(error) = log::reopen() {
             error!("cannot open the log again: {error}; the old file stays in use");
         }
-        match Config::load(&self.config_path) {
-            Ok(_) => {
+        let checked = Config::load(&self.config_path)
+            .map_err(|error| error.to_string())
+            .and_then(|config| uplink::check(&config.server, &start::tls_files(&config)));
+        match checked {
+            Ok(()) => {
                 info!("SIGHUP: the configuration is read anew when the agent is idle");
                 self.reload_wanted = true;
             }

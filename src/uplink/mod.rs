@@ -67,6 +67,14 @@ pub struct TlsFiles {
     pub client_key: Option<PathBuf>,
 }
 
+/// Whether there can be an uplink to this server with these files.
+///
+/// # Errors
+/// A sentence, when TLS is needed and cannot be had.
+pub fn check(server: &str, tls: &TlsFiles) -> Result<(), String> {
+    http::Http::new(server, tls).map(|_| ())
+}
+
 /// A question of the idle agent. It is asked once; when to ask again is the
 /// agent's decision.
 #[derive(Debug)]

@@ -83,6 +83,17 @@ pub fn as_user(user: &str) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).to_vec())
 }
 
+/// Does what openssl does with these words.
+///
+/// False, once that is said: there is none.
+pub fn openssl(words: &[&str]) -> bool {
+    let done = works(&[&["openssl"], words].concat());
+    if !done {
+        skip("openssl");
+    }
+    done
+}
+
 /// A shell command that runs the fixture with these words.
 pub fn fixture_command(words: &str) -> String {
     format!("{} {words}", super::fixture().display())
