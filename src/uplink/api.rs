@@ -93,6 +93,9 @@ impl Common {
     }
 }
 
+/// What of a job is asked again and again.
+const SEE_CANCELLED: &str = "see whether the job was cancelled";
+
 /// One thread's way to the server.
 #[derive(Debug)]
 pub(super) struct Api {
@@ -184,7 +187,7 @@ impl Api {
     /// `GET /v1/result/<id>`: the job's state. The answer holds all of the
     /// job's output; it is looked through as it comes.
     pub(super) fn job_state(&self, job_id: &str) -> Result<Option<String>, Failure> {
-        let action = "see whether the job was cancelled";
+        let action = SEE_CANCELLED;
         let path = format!("/v1/result/{}", percent(job_id));
         let nothing = Outgoing::Nothing(Patience::LongAnswer);
         let mut reply = self.call(action, "GET", &path, nothing)?;
@@ -195,6 +198,11 @@ impl Api {
         };
         self.common.faults.over(action);
         Ok(state)
+    }
+
+    /// The job is over: it cannot be cancelled any more.
+    pub(super) fn forget_job_state(&self) {
+        self.common.faults.forget(SEE_CANCELLED);
     }
 
     /// `POST /v1/result/<id>`.

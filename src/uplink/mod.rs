@@ -326,6 +326,7 @@ impl Thread {
             Turn::Again => Some(Instant::now()),
             Turn::Wait(until) => until,
             Turn::Delivered => {
+                self.api.forget_job_state();
                 arrears::close(&job.delivery);
                 self.job = None;
                 self.tell(Event::Delivered);
