@@ -115,6 +115,7 @@ impl Agent {
         if !self.abandoned {
             error!("cannot wait for events: {error}; the agent ends");
             self.abandoned = true;
+            self.stopping.get_or_insert_with(Instant::now);
         }
         Event::Deadline
     }
