@@ -104,10 +104,12 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives this user all rights to a directory of its own. That it could not be
-/// done shows when it is used.
+/// Gives this user all rights to a directory of its own; a link to one is left
+/// alone. That it could not be done shows when it is used.
 pub fn open_up(path: &Path) {
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    }
 }
 
 /// Gives this user the right to change every directory of the tree.
