@@ -1,7 +1,7 @@
 //! The v1 API, one function an endpoint (PROTOCOL.md, section 3).
 
 use super::faults::Faults;
-use super::http::{Credentials, Http, Patience, Payload, Reply};
+use super::http::{Credentials, Http, Patience, Payload, Reply, explain_io};
 use super::multipart::Multipart;
 use super::token::Tokens;
 use super::{Settings, TlsFiles};
@@ -498,7 +498,7 @@ fn find_job_state(reader: &mut dyn Read) -> Result<Option<String>, String> {
     loop {
         let read = reader
             .read(&mut buffer)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| explain_io(&error))?;
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
             break;
         };

@@ -194,7 +194,13 @@ fn explain(error: &ureq::Error) -> String {
     }
 }
 
-fn explain_io(error: &io::Error) -> String {
+/// Why a request was not sent, or an answer did not come whole, for people.
+pub(super) fn explain_io(error: &io::Error) -> String {
+    // What the client says while a body is read is wrapped.
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    if let Some(inner @ ureq::Error::Timeout(_)) = inner {
+        return explain(inner);
+    }
     if let Some(reason) = tls::explain(error) {
         return reason;
     }
@@ -205,7 +211,15 @@ fn explain_io(error: &io::Error) -> String {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => "the connection was cut".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it did not answer in time".into(),
-        _ => error.to_string(),
+        _ => explain_other(&error.to_string()),
+    }
+}
+
+/// The standard library's errors of name resolution are no kind of their own.
+fn explain_other(error: &str) -> String {
+    match error.strip_prefix("failed to lookup address information: ") {
+        Some(cause) => format!("its name cannot be looked up (DNS): {cause}"),
+        None => error.to_owned(),
     }
 }
 
