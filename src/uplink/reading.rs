@@ -1,5 +1,6 @@
 //! Looking through a job's result, which holds all of its output.
 
+use super::http::explain_io;
 use crate::json::{Scanner, Token};
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ pub(super) fn find_job_state(reader: &mut dyn Read) -> Result<Option<String>, St
     loop {
         let read = reader
             .read(&mut buffer)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| explain_io(&error))?;
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
             break;
         };
