@@ -11,6 +11,8 @@ mod support;
 use rcgen::KeyPair;
 use rustls::version::TLS12;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -128,7 +130,7 @@ fn row_17_a_board_whose_clock_is_not_set_is_told_so_and_works_when_it_is() {
         &authority,
         "the server's certificate is not yet valid: is this board's clock set? It says 2",
     );
-    // Such as `2026-01-31T12:`, unless the hour is over just now.
+    // Unless the day is over just now.
     let now = clock::iso8601(SystemTime::now());
     assert!(said.contains(&now[..10]) && said.contains(" UTC"), "{said}");
 }
@@ -211,6 +213,25 @@ fn a_server_of_an_older_version_will_do() {
     let cause = "the server wants a certificate of this agent; name one with client_certificate \
                  and client_key";
     recovers(lab, &terminator, &authority, cause);
+}
+
+#[test]
+fn row_31_no_token_goes_from_https_to_http() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let place = format!("http://{}/elsewhere", elsewhere.local_addr().unwrap());
+    let authority = Authority::new();
+    let (lab, _terminator) = lab_that_shows(&authority.issue(&LOOPBACK, NOW));
+    let lab = name_file(lab, "ca_certificate", &authority.certificate);
+    let headers = [("Location", place.as_str())];
+    let question = "/v1/agents/data/*";
+    lab.server
+        .answer_with("GET", question, 1, 307, &headers, "");
+    let agent = lab.agent();
+    agent.wait_for_log(&format!("points to {place}; change server_address"));
+    works(&lab);
+    let nobody = elsewhere.accept().unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
 }
 
 /// A lab whose server takes certain clients only.
