@@ -9,13 +9,19 @@
 mod support;
 
 use rcgen::KeyPair;
+use rustls::version::TLS12;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 use support::lab::{Agent, Lab, is_alive, quoted};
 use support::means;
 use support::program;
-use support::tls::{Authority, Identity, LOOPBACK, NOW, Terminator, self_signed, server};
+use support::tls::{
+    Authority, Identity, LOOPBACK, NOW, Terminator, self_signed, server, server_of,
+};
 use testflinger_agent::job::Phase;
 use testflinger_agent::sys::clock;
 
@@ -124,7 +130,7 @@ fn row_17_a_board_whose_clock_is_not_set_is_told_so_and_works_when_it_is() {
         &authority,
         "the server's certificate is not yet valid: is this board's clock set? It says 2",
     );
-    // Such as `2026-01-31T12:`, unless the hour is over just now.
+    // Unless the day is over just now.
     let now = clock::iso8601(SystemTime::now());
     assert!(said.contains(&now[..10]) && said.contains(" UTC"), "{said}");
 }
@@ -184,6 +190,50 @@ fn a_certificate_that_is_its_own_authority_is_no_server_s() {
     recovers(lab, &terminator, &authority, cause);
 }
 
+#[test]
+fn a_server_of_an_older_version_will_do() {
+    let authority = Authority::new();
+    let (identity, client) = (
+        authority.issue(&LOOPBACK, NOW),
+        authority.issue(&["agent.example"], NOW),
+    );
+    let old = server_of(&[&TLS12], &identity, Some(&authority));
+    let (lab, terminator) = lab_that_shows(&identity);
+    terminator.show(Arc::clone(&old));
+    let lab = name_file(lab, "ca_certificate", &authority.certificate);
+    let lab = name_file(lab, "client_certificate", &client.certificate);
+    let lab = name_file(lab, "client_key", &client.key);
+    let agent = lab.agent();
+    works(&lab);
+    assert_eq!(said(&agent, "cannot"), 0, "{}", agent.log());
+
+    let (lab, terminator) = lab_that_shows(&identity);
+    terminator.show(old);
+    let lab = name_file(lab, "ca_certificate", &authority.certificate);
+    let cause = "the server wants a certificate of this agent; name one with client_certificate \
+                 and client_key";
+    recovers(lab, &terminator, &authority, cause);
+}
+
+#[test]
+fn row_31_no_token_goes_from_https_to_http() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let place = format!("http://{}/elsewhere", elsewhere.local_addr().unwrap());
+    let authority = Authority::new();
+    let (lab, _terminator) = lab_that_shows(&authority.issue(&LOOPBACK, NOW));
+    let lab = name_file(lab, "ca_certificate", &authority.certificate);
+    let headers = [("Location", place.as_str())];
+    let question = "/v1/agents/data/*";
+    lab.server
+        .answer_with("GET", question, 1, 307, &headers, "");
+    let agent = lab.agent();
+    agent.wait_for_log(&format!("points to {place}; change server_address"));
+    works(&lab);
+    let nobody = elsewhere.accept().unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+}
+
 /// A lab whose server takes certain clients only.
 fn lab_of_members(authority: &Authority, members: &Authority) -> (Lab, Terminator) {
     let identity = authority.issue(&LOOPBACK, NOW);
@@ -218,11 +268,11 @@ fn a_client_s_key_may_be_written_as_openssl_writes_it() {
     let file = |name: &str| directory.path(name).to_str().unwrap().to_owned();
     let (sec1, pkcs1, pkcs8) = (file("sec1"), file("pkcs1"), file("pkcs8"));
     let commands = [
-        format!("ecparam -name secp384r1 -genkey -noout -out {sec1}"),
+        format!("ecparam -name secp384r1 -genkey -out {sec1}"),
         format!("genrsa -traditional -out {pkcs1} 2048"),
     ];
     for (command, path, begin) in [
-        (&commands[0], &sec1, "-----BEGIN EC PRIVATE KEY-----"),
+        (&commands[0], &sec1, "-----BEGIN EC PARAMETERS-----"),
         (&commands[1], &pkcs1, "-----BEGIN RSA PRIVATE KEY-----"),
     ] {
         let words: Vec<_> = command.split(' ').collect();
@@ -263,7 +313,9 @@ fn files_that_are_not_what_they_should_be_end_the_agent_with_a_message() {
     let body = "-----BEGIN CERTIFICATE-----\nZ2FyYmFnZQ==\n-----END CERTIFICATE-----\n";
     let behind = format!("{}{body}", authority.certificate);
     let cut = &authority.certificate[..authority.certificate.len() / 2];
-    let table: [(&[(&str, &str)], &str); 8] = [
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nZ2FyYmFnZQ==\n\
+                  -----END ENCRYPTED PRIVATE KEY-----\n";
+    let table: [(&[(&str, &str)], &str); 9] = [
         (
             &[("ca_certificate", "garbage")],
             "ca_certificate.pem holds no certificate in PEM form",
@@ -288,6 +340,13 @@ fn files_that_are_not_what_they_should_be_end_the_agent_with_a_message() {
         (
             &[("client_certificate", &one.certificate), ("client_key", "")],
             "client_key.pem holds no private key (PKCS#8, PKCS#1 or SEC1 in PEM form)",
+        ),
+        (
+            &[
+                ("client_certificate", &one.certificate),
+                ("client_key", locked),
+            ],
+            "client_key.pem is encrypted, and there is nobody to ask for its passphrase; ",
         ),
         (
             &[

@@ -103,6 +103,13 @@ fn identity(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<Cl
     let chain = parsed(certificate)?;
     let name = key.display();
     let pem = fs::read(key).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let holds = |words: &[u8]| pem.windows(words.len()).any(|found| found == words);
+    if holds(b"BEGIN ENCRYPTED PRIVATE KEY") || holds(b"Proc-Type: 4,ENCRYPTED") {
+        return Err(format!(
+            "{name} is encrypted, and there is nobody to ask for its passphrase; `openssl pkey` \
+             makes one that is not"
+        ));
+    }
     let secret = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| format!("{name} holds no private key (PKCS#8, PKCS#1 or SEC1 in PEM form)"))?;
     // The client below takes them as they are: whether they belong together is

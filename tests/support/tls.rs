@@ -5,7 +5,9 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    ALL_VERSIONS, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -95,9 +97,18 @@ pub fn self_signed() -> Identity {
 
 /// A server's side: whom it is, and whose clients it takes if not everybody's.
 pub fn server(identity: &Identity, clients: Option<&Authority>) -> Arc<ServerConfig> {
+    server_of(ALL_VERSIONS, identity, clients)
+}
+
+/// The same, of certain versions of TLS.
+pub fn server_of(
+    versions: &[&'static SupportedProtocolVersion],
+    identity: &Identity,
+    clients: Option<&Authority>,
+) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap();
     let builder = match clients {
         None => builder.with_no_client_auth(),
