@@ -271,22 +271,12 @@ impl Hub {
         upstream: &TcpStream,
     ) -> io::Result<()> {
         let mut sealed = vec![0; 16 << 10];
-        let mut plain = vec![0; 16 << 10];
+        // What came with the handshake is inside already.
+        if !pass_on(tls, upstream)? {
+            return Ok(());
+        }
         loop {
             let begun = Instant::now();
-            // What came with the handshake is inside already.
-            loop {
-                let read = tls.lock().unwrap().reader().read(&mut plain);
-                match read {
-                    Ok(0) => return Ok(()),
-                    Ok(read) => {
-                        let mut upstream = upstream;
-                        upstream.write_all(&plain[..read])?;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                }
-            }
             let mut client = client;
             let read = client.read(&mut sealed)?;
             if read == 0 {
@@ -294,11 +284,17 @@ impl Hub {
             }
             let mut rest = &sealed[..read];
             while !rest.is_empty() {
-                let mut tls = tls.lock().unwrap();
-                tls.read_tls(&mut rest)?;
-                tls.process_new_packets().map_err(io::Error::other)?;
-                while tls.wants_write() {
-                    tls.write_tls(&mut client)?;
+                {
+                    let mut tls = tls.lock().unwrap();
+                    tls.read_tls(&mut rest)?;
+                    tls.process_new_packets().map_err(io::Error::other)?;
+                    while tls.wants_write() {
+                        tls.write_tls(&mut client)?;
+                    }
+                }
+                // It takes no more before that has been read.
+                if !pass_on(tls, upstream)? {
+                    return Ok(());
                 }
             }
             let rate = self.rate.load(Ordering::SeqCst);
@@ -306,6 +302,20 @@ impl Hub {
                 let whole = Duration::from_secs_f64(read as f64 / rate as f64);
                 thread::sleep(whole.saturating_sub(begun.elapsed()));
             }
+        }
+    }
+}
+
+/// What has been opened; false at its end.
+fn pass_on(tls: &Mutex<ServerConnection>, mut upstream: &TcpStream) -> io::Result<bool> {
+    let mut plain = vec![0; 16 << 10];
+    loop {
+        let read = tls.lock().unwrap().reader().read(&mut plain);
+        match read {
+            Ok(0) => return Ok(false),
+            Ok(read) => upstream.write_all(&plain[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) => return Err(error),
         }
     }
 }
