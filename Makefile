@@ -25,3 +25,11 @@ clean:
 tools:
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
+
+# One static binary: make cross TARGET=aarch64.
+.PHONY: cross cross-all
+cross:
+	@sh cross/build.sh "$(TARGET)"
+
+cross-all:
+	@for target in $$(ls cross/targets); do sh cross/build.sh $$target || exit 1; done

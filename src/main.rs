@@ -115,6 +115,8 @@ fn run(job: &Path, config: Option<&Path>, keep: bool) -> ExitCode {
 /// once; an init that starts the agent again and again does not spin.
 fn give_up(message: &str, status: u8) -> ExitCode {
     complain(message);
+    // Nobody catches them any more: a TERM must not wait for the pause.
+    let _ = sys::release_signals();
     if !std::io::stderr().is_terminal() {
         std::thread::sleep(RESPAWN_PAUSE);
     }

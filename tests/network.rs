@@ -558,3 +558,31 @@ fn a_server_that_asks_for_patience_with_output_is_asked_about_cancellation_all_t
     let next = lab.submit("");
     lab.wait_until_complete(&next);
 }
+
+#[test]
+fn artifacts_go_with_their_length_where_chunks_are_refused() {
+    for status in [400, 411] {
+        let lab = Lab::new().command(
+            "test",
+            "mkdir artifacts; echo kept > artifacts/x; head -c 3000000 /dev/urandom > artifacts/y",
+        );
+        lab.server
+            .answer("POST", "/v1/result/*/artifact", 1, status, "");
+        let job = lab.submit_test();
+        let agent = lab.agent();
+        lab.wait_until_complete(&job);
+        let packed = lab.server.artifact(&job).expect("the artifacts");
+        let listed = std::process::Command::new("tar")
+            .arg("-tzf")
+            .arg(packed)
+            .output()
+            .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert_eq!(listed, "artifacts/\nartifacts/x\nartifacts/y\n");
+        assert!(
+            agent.log().contains("they are packed twice"),
+            "{}",
+            agent.log()
+        );
+    }
+}

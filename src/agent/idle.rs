@@ -1,30 +1,22 @@
 //! Between jobs: who the agent is, what the server wants of it, the next job.
 
-use super::space::{NO_SPACE, lack_of_space};
+use super::space::lack_of_space;
 use super::{Agent, End, Event, Mode};
-use crate::json::Object;
 use crate::uplink::{self, AgentData, Answer, Ask, Failure};
 use crate::{debug, info, sys, warning};
 use std::time::{Duration, Instant};
 
-/// The server forgets agents, queues and images after seven days.
-const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// A server that cannot be reached is tried again after this at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(180);
-
-/// What could not be advertised is tried again after this.
-const ADVERTISE_PAUSE: Duration = Duration::from_secs(60);
-/// For the last words to the server.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What the idle agent remembers.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    announced: Option<Instant>,
+    pub(super) announced: Option<Instant>,
     out_of_service: bool,
     lacks_space: bool,
     /// The server has not been told yet that the last job is over.
-    was_working: bool,
+    pub(super) was_working: bool,
     /// Cycles in a row that failed.
     failures: u32,
     /// The last refusal that was said.
@@ -32,7 +24,7 @@ pub(super) struct Idle {
 }
 
 /// Why a cycle came to no job.
-enum Setback {
+pub(super) enum Setback {
     /// The server failed, or refuses.
     Failed(Failure),
     /// The agent was told to stop.
@@ -143,21 +135,6 @@ impl Agent {
         }
     }
 
-    fn post_identity(&mut self) -> Result<(), Setback> {
-        let mut body = Object::new();
-        body.strings("queues", &self.config.job_queues);
-        for (name, value) in [
-            ("location", &self.config.location),
-            ("provision_type", &self.config.provision_type),
-            ("identifier", &self.config.identifier),
-        ] {
-            if !value.is_empty() {
-                body.string(name, value);
-            }
-        }
-        self.post(Ask::PostAgent(body), "post this agent's data")
-    }
-
     fn agent_data(&mut self) -> Result<AgentData, Setback> {
         match self.ask(Ask::AgentData)? {
             Answer::AgentData(data) => Ok(data),
@@ -195,137 +172,9 @@ impl Agent {
         }
     }
 
-    /// Makes the server's picture of the agent right: it waits, or it is out of
-    /// service, and no job runs.
-    fn post_state(&mut self, data: &AgentData, lack: Option<&str>) -> Result<(), Setback> {
-        let mut body = Object::new();
-        let mut differs = false;
-        if let Some(comment) = &self.offline {
-            body.string("state", "offline");
-            body.string("comment", comment);
-            differs = true;
-        } else if !data.is_out_of_service() {
-            let comment = lack.unwrap_or_default();
-            let is_ours = lack.is_some() || data.comment.starts_with(NO_SPACE);
-            let is_said = !is_ours || data.comment == comment;
-            if data.state.as_deref() != Some("waiting") || !is_said {
-                body.string("state", "waiting");
-                body.string("comment", comment);
-                differs = true;
-            }
-        }
-        if !data.job_id.is_empty() {
-            body.string("job_id", "");
-            differs = true;
-        }
-        if differs {
-            self.post(Ask::PostAgent(body), "post this agent's data")?;
-        }
-        // From here on the server says it.
-        self.offline = None;
-        self.idle.was_working = false;
-        Ok(())
-    }
-
-    /// The supervisor starts the agent again when it has ended with 1. A server
-    /// that does not take the state is no reason to stay.
-    fn post_restart(&mut self, data: &AgentData) {
-        info!("restarting");
-        if !data.is_to_restart() {
-            let mut body = Object::new();
-            body.string("state", "restart");
-            body.string("comment", "");
-            body.string("job_id", "");
-            // Its failure is said by the uplink.
-            let _ = self.post(Ask::PostAgent(body), "post this agent's state");
-        }
-    }
-
-    fn announce_due(&self) -> bool {
-        self.idle
-            .announced
-            .is_none_or(|at| at.elapsed() >= ANNOUNCE_INTERVAL)
-    }
-
-    /// Advertises queues and images, now and then.
-    fn announce(&mut self) -> Result<(), Setback> {
-        if !self.announce_due() {
-            return Ok(());
-        }
-        let mut all_said = true;
-        if !self.config.advertised_queues.is_empty() {
-            let mut queues = Object::new();
-            for (queue, description) in &self.config.advertised_queues {
-                queues.string(queue, description);
-            }
-            let ask = Ask::Advertise("queues", queues.finish());
-            all_said &= self.advertise(ask, "advertise the queues")?;
-        }
-        if !self.config.advertised_images.is_empty() {
-            let mut all = Object::new();
-            for (queue, images) in &self.config.advertised_images {
-                let mut of_queue = Object::new();
-                for (image, provision_data) in images {
-                    of_queue.string(image, provision_data);
-                }
-                all.object(queue, of_queue);
-            }
-            let ask = Ask::Advertise("images", all.finish());
-            all_said &= self.advertise(ask, "advertise the images")?;
-        }
-        let now = Instant::now();
-        let again = ANNOUNCE_INTERVAL - ADVERTISE_PAUSE;
-        self.idle.announced = match all_said {
-            true => Some(now),
-            false => Some(now.checked_sub(again).unwrap_or(now)),
-        };
-        Ok(())
-    }
-
-    /// Advertises something; false when that failed, which is no reason to take
-    /// no jobs.
-    fn advertise(&mut self, ask: Ask, action: &str) -> Result<bool, Setback> {
-        match self.post(ask, action) {
-            Err(Setback::Failed(Failure::Transient { .. })) => Ok(false),
-            other => other.map(|()| true),
-        }
-    }
-
-    /// Before the agent ends after a job: it runs none any more.
-    fn say_farewell(&mut self) {
-        let deadline = Instant::now() + FAREWELL;
-        self.uplink.ask(Ask::AgentData);
-        let data = match self.answer_until(deadline) {
-            Some(Ok(Answer::AgentData(data))) => data,
-            _ => return,
-        };
-        let mut body = Object::new();
-        body.string("job_id", "");
-        if !data.is_out_of_service() && !data.is_to_restart() {
-            body.string("state", "waiting");
-            body.string("comment", "");
-        }
-        self.uplink.ask(Ask::PostAgent(body));
-        let _ = self.answer_until(deadline);
-    }
-
-    /// The answer, if it comes in time.
-    fn answer_until(&mut self, deadline: Instant) -> Option<Result<Answer, Failure>> {
-        while !self.abandoned {
-            match self.next(None, Some(deadline)) {
-                Event::Uplink(uplink::Event::Answered(answer)) => return Some(answer),
-                Event::Uplink(other) => self.note(&other),
-                Event::Signal(signal) => self.signal(signal),
-                Event::Deadline => return None,
-                _ => {}
-            }
-        }
-        None
-    }
-
     /// Posts something. What the server refuses is said, and not tried again
     /// before its time: jobs are more important.
-    fn post(&mut self, ask: Ask, action: &str) -> Result<(), Setback> {
+    pub(super) fn post(&mut self, ask: Ask, action: &str) -> Result<(), Setback> {
         match self.ask(ask) {
             Err(Setback::Failed(Failure::Refused { cause, .. })) => {
                 warning!("cannot {action}: {cause}; going on without");

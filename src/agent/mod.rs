@@ -3,6 +3,7 @@
 //! The main thread lives here. It owns every process, every timer and every
 //! decision; it waits in one place ([`events`]) and never talks to the network.
 
+mod announce;
 mod device;
 mod ending;
 mod environment;
@@ -114,6 +115,7 @@ impl Agent {
         if !self.abandoned {
             error!("cannot wait for events: {error}; the agent ends");
             self.abandoned = true;
+            self.stopping.get_or_insert_with(Instant::now);
         }
         Event::Deadline
     }
@@ -137,8 +139,11 @@ impl Agent {
         if let Err(error) = log::reopen() {
             error!("cannot open the log again: {error}; the old file stays in use");
         }
-        match Config::load(&self.config_path) {
-            Ok(_) => {
+        let checked = Config::load(&self.config_path)
+            .map_err(|error| error.to_string())
+            .and_then(|config| uplink::check(&config.server, &start::tls_files(&config)));
+        match checked {
+            Ok(()) => {
                 info!("SIGHUP: the configuration is read anew when the agent is idle");
                 self.reload_wanted = true;
             }

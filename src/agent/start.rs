@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::job::Records;
 use crate::log::{self, LogFile};
 use crate::sys::{self, Signals, Wake, files};
-use crate::uplink::{self, Uplink};
+use crate::uplink::{self, TlsFiles, Uplink};
 use crate::{info, warning};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -73,11 +73,7 @@ impl Agent {
         let (pipe, wake) = Wake::new().map_err(|error| missing("make a pipe", error))?;
         let settings = uplink::Settings {
             server: config.server.clone(),
-            tls: uplink::TlsFiles {
-                ca_certificate: config.ca_certificate.clone(),
-                client_certificate: config.client_certificate.clone(),
-                client_key: config.client_key.clone(),
-            },
+            tls: tls_files(&config),
             agent_id: config.agent_id.clone(),
             token_file: token_file.clone(),
         };
@@ -152,6 +148,15 @@ impl Agent {
                 listed(&records.foreign)
             );
         }
+    }
+}
+
+/// The files of TLS that a configuration names.
+pub(super) fn tls_files(config: &Config) -> TlsFiles {
+    TlsFiles {
+        ca_certificate: config.ca_certificate.clone(),
+        client_certificate: config.client_certificate.clone(),
+        client_key: config.client_key.clone(),
     }
 }
 

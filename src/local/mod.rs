@@ -222,6 +222,12 @@ impl Server {
         self.view(|view| view.has_artifact(job_id)).then_some(path)
     }
 
+    /// How many bytes have come of the files that are being uploaded, if any are.
+    #[must_use]
+    pub fn receiving(&self) -> Option<u64> {
+        uploads::receiving(&self.shared.options.directory)
+    }
+
     /// Looks at what the server knows.
     pub fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
         self.shared.look(|state| look(View::of(state)))

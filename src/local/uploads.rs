@@ -76,6 +76,16 @@ impl Drop for Partial {
     }
 }
 
+/// How many bytes of files that are being received are there, if one is.
+pub(super) fn receiving(directory: &Path) -> Option<u64> {
+    let entries = fs::read_dir(directory).ok()?.flatten();
+    let is_partial = |entry: &fs::DirEntry| entry.path().extension() == Some("part".as_ref());
+    let sizes = entries
+        .filter(is_partial)
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    sizes.reduce(|all, size| all + size)
+}
+
 /// Receives a file from a form.
 pub(super) fn store(call: &mut Call<'_, '_, '_>, kind: Kind) -> Outcome {
     let content_type = call.request.header("content-type").unwrap_or_default();

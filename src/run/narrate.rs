@@ -1,9 +1,9 @@
 //! What a person sees of a job besides its output: a line for each phase that
-//! is over.
+//! is over, and how far the artifacts are.
 
 use crate::job::PHASES;
 use crate::local::{Server, View};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ pub(super) fn while_it_runs<T>(server: &Server, job_id: &str, run: impl FnOnce()
 
 fn narrate(server: &Server, job_id: &str, over: &AtomicBool) {
     let mut known = 0;
+    let mut is_shown = false;
     loop {
         let last_look = over.load(Ordering::SeqCst);
         server.wait_for(PATIENCE, |view| view.status(job_id).len() > known);
@@ -34,10 +35,28 @@ fn narrate(server: &Server, job_id: &str, over: &AtomicBool) {
             let _ = io::stderr().write_all(line.as_bytes());
         }
         known = ended.len();
+        show_progress(server, &mut is_shown);
         if last_look {
             return;
         }
     }
+}
+
+/// How far the artifacts are, in a line that changes; on a terminal only.
+fn show_progress(server: &Server, is_shown: &mut bool) {
+    let mut stderr = io::stderr();
+    if !stderr.is_terminal() {
+        return;
+    }
+    let receiving = server.receiving();
+    if let Some(bytes) = receiving {
+        let megabytes = bytes as f64 / 1e6;
+        let _ = write!(stderr, "\r[artifacts: {megabytes:.1} MB]");
+    } else if *is_shown {
+        // ECMA-48: erase to the end of the line.
+        let _ = write!(stderr, "\r\x1b[K");
+    }
+    *is_shown = receiving.is_some();
 }
 
 /// A line for each phase that is over.

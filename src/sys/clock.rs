@@ -111,8 +111,8 @@ pub fn local(time: SystemTime) -> Calendar {
 /// Seconds east of UTC. A `time_t` may have 32 bits: a moment that it cannot
 /// hold gets the offset of the last one that it can.
 fn zone_offset(seconds: i64) -> i64 {
-    let clamped = seconds.clamp(0, i64::from(i32::MAX));
-    let time = clamped as libc::time_t;
+    // Its type differs between targets; musl's has no name that may be used.
+    let time = seconds.clamp(0, i64::from(i32::MAX)) as _;
     // SAFETY: a zeroed tm is valid (its zone pointer is null); localtime_r reads
     // `time`, writes `fields` and is given nothing else.
     let fields = unsafe {

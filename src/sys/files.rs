@@ -104,10 +104,12 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives this user all rights to a directory of its own. That it could not be
-/// done shows when it is used.
+/// Gives this user all rights to a directory of its own; a link to one is left
+/// alone. That it could not be done shows when it is used.
 pub fn open_up(path: &Path) {
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    }
 }
 
 /// Gives this user the right to change every directory of the tree.
@@ -140,6 +142,7 @@ pub fn open_to_pack(path: &Path) -> io::Result<File> {
 #[must_use]
 pub fn is_in_memory(path: &Path) -> bool {
     const RAMFS: u64 = 0x8584_58f6;
+    const TMPFS: u64 = 0x0102_1994;
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
         return false;
     };
@@ -153,7 +156,7 @@ pub fn is_in_memory(path: &Path) -> bool {
         found.f_type
     };
     // The type of the field differs between targets; the numbers have 32 bits.
-    matches!(kind as u64 & 0xffff_ffff, RAMFS) || kind == libc::TMPFS_MAGIC
+    matches!(kind as u64 & 0xffff_ffff, RAMFS | TMPFS)
 }
 
 /// The space of a file system, in bytes.

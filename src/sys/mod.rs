@@ -21,7 +21,7 @@ pub use process::{
     Exit, Spawn, become_subreaper, close_on_exec_from, effective_user, group_exists, has_children,
     reap, send_signal, signal_group, spawn,
 };
-pub use signal::{Signal, Signals, hold_signals};
+pub use signal::{Signal, Signals, hold_signals, release_signals};
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;

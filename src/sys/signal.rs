@@ -128,19 +128,27 @@ impl Signals {
 /// # Errors
 /// What sigprocmask(2) says.
 pub fn hold_signals() -> io::Result<()> {
+    change_mask(libc::SIG_BLOCK)
+}
+
+/// Lets through what was held back, in a program that will not catch it.
+///
+/// # Errors
+/// What sigprocmask(2) says.
+pub fn release_signals() -> io::Result<()> {
+    change_mask(libc::SIG_UNBLOCK)
+}
+
+fn change_mask(how: libc::c_int) -> io::Result<()> {
     // SAFETY: a zeroed set is valid; the calls touch nothing but it.
     unsafe {
-        let mut held: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut held);
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
         for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1] {
-            libc::sigaddset(&raw mut held, number);
+            libc::sigaddset(&raw mut set, number);
         }
         let keep_no_old = std::ptr::null_mut();
-        super::cerr(libc::sigprocmask(
-            libc::SIG_BLOCK,
-            &raw const held,
-            keep_no_old,
-        ))?;
+        super::cerr(libc::sigprocmask(how, &raw const set, keep_no_old))?;
     }
     Ok(())
 }

@@ -1,78 +1,23 @@
 //! The v1 API, one function an endpoint (PROTOCOL.md, section 3).
 
+use super::failure::{Failure, settle};
 use super::faults::Faults;
 use super::http::{Credentials, Http, Patience, Payload, Reply};
 use super::multipart::Multipart;
+use super::reading::find_job_state;
 use super::token::Tokens;
+use super::upload::{Lengths, Upload};
 use super::{Settings, TlsFiles};
 use crate::job::{LogType, Phase};
-use crate::json::{DeJson, Json, Object, Scanner, Token};
+use crate::json::{DeJson, Json, Object};
 use crate::sys::clock;
-use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// Longest answer that is kept, in bytes: a job document or an agent's data.
 const LARGEST_ANSWER: u64 = 16 << 20;
 /// An upload may take as long as this with the token that it began with.
 const UPLOAD_TOKEN: Duration = Duration::from_secs(300);
-/// Reading a result may take this long, whatever its size.
-const LONGEST_READING: Duration = Duration::from_secs(300);
-
-/// Why a call did not succeed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// There was no answer; there may be one later.
-    Unreachable(String),
-    /// It may succeed later.
-    Transient {
-        /// Why it did not.
-        cause: String,
-        /// When the server wants to be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// The server will not do this, however often it is asked.
-    Refused {
-        /// Its answer's status.
-        status: u16,
-        /// Its answer's message.
-        cause: String,
-    },
-}
-
-impl Failure {
-    fn transient(cause: impl Into<String>) -> Failure {
-        Failure::Transient {
-            cause: cause.into(),
-            retry_after: None,
-        }
-    }
-
-    /// Whether it is of no use to ask again.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Failure::Refused { .. })
-    }
-
-    /// When the server wants to be asked again, if it said so.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Failure::Transient { retry_after, .. } => *retry_after,
-            Failure::Unreachable(_) | Failure::Refused { .. } => None,
-        }
-    }
-
-    /// Why.
-    #[must_use]
-    pub fn cause(&self) -> &str {
-        match self {
-            Failure::Unreachable(cause)
-            | Failure::Transient { cause, .. }
-            | Failure::Refused { cause, .. } => cause,
-        }
-    }
-}
 
 /// What the server says of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,6 +62,7 @@ pub(super) struct Common {
     pub(super) tokens: Tokens,
     pub(super) faults: Faults,
     cookie: Mutex<Option<String>>,
+    pub(super) lengths: Lengths,
 }
 
 impl Common {
@@ -142,9 +88,13 @@ impl Common {
             tokens: Tokens::new(token_file),
             faults: Faults::default(),
             cookie: Mutex::new(cookie),
+            lengths: Lengths::default(),
         }
     }
 }
+
+/// What of a job is asked again and again.
+const SEE_CANCELLED: &str = "see whether the job was cancelled";
 
 /// One thread's way to the server.
 #[derive(Debug)]
@@ -154,10 +104,10 @@ pub(super) struct Api {
 }
 
 /// What is sent with a call; a stream is opened anew for each attempt.
-enum Outgoing<'a> {
+pub(super) enum Outgoing<'a> {
     Nothing(Patience),
     Json(String),
-    Artifacts(&'a mut dyn FnMut() -> std::io::Result<Box<dyn Read>>),
+    Artifacts(Upload<'a>),
 }
 
 impl Api {
@@ -237,7 +187,7 @@ impl Api {
     /// `GET /v1/result/<id>`: the job's state. The answer holds all of the
     /// job's output; it is looked through as it comes.
     pub(super) fn job_state(&self, job_id: &str) -> Result<Option<String>, Failure> {
-        let action = "see whether the job was cancelled";
+        let action = SEE_CANCELLED;
         let path = format!("/v1/result/{}", percent(job_id));
         let nothing = Outgoing::Nothing(Patience::LongAnswer);
         let mut reply = self.call(action, "GET", &path, nothing)?;
@@ -248,6 +198,11 @@ impl Api {
         };
         self.common.faults.over(action);
         Ok(state)
+    }
+
+    /// The job is over: it cannot be cancelled any more.
+    pub(super) fn forget_job_state(&self) {
+        self.common.faults.forget(SEE_CANCELLED);
     }
 
     /// `POST /v1/result/<id>`.
@@ -281,25 +236,13 @@ impl Api {
         self.acknowledged(action, reply)
     }
 
-    /// `POST /v1/result/<id>/artifact`: the stream that `open` gives.
-    pub(super) fn post_artifacts(
-        &self,
-        job_id: &str,
-        open: &mut dyn FnMut() -> std::io::Result<Box<dyn Read>>,
-    ) -> Result<(), Failure> {
-        let path = format!("/v1/result/{}/artifact", percent(job_id));
-        let action = "send a job's artifacts";
-        let reply = self.call(action, "POST", &path, Outgoing::Artifacts(open))?;
-        self.acknowledged(action, reply)
-    }
-
     fn agent_path(&self) -> String {
         format!("/v1/agents/data/{}", percent(&self.common.agent_id))
     }
 
     /// Makes the call; on a 401 or 403 once more, with a new token. An answer
     /// that is not 2xx is a failure; a transient one is said once.
-    fn call(
+    pub(super) fn call(
         &self,
         action: &str,
         method: &str,
@@ -377,12 +320,13 @@ impl Api {
                 let (payload, patience) = (Payload::Json(text), Patience::Call);
                 self.http.send(method, path, credentials, payload, patience)
             }
-            Outgoing::Artifacts(open) => {
+            Outgoing::Artifacts(Upload { open, length }) => {
                 let opened = open().map_err(|error| Failure::transient(error.to_string()))?;
                 let mut multipart = Multipart::new("file", "artifacts.tar.gz", opened);
                 let content_type = multipart.content_type();
                 let payload = Payload::Stream {
                     content_type: &content_type,
+                    length: length.map(|length| length + multipart.overhead()),
                     reader: &mut multipart,
                 };
                 let patience = Patience::LongAnswer;
@@ -416,7 +360,7 @@ impl Api {
 
     /// Whether an answer says that the server has what it was sent: `OK` or
     /// JSON. A page of HTML comes from somebody else on the way.
-    fn acknowledged(&self, action: &str, reply: Reply) -> Result<(), Failure> {
+    pub(super) fn acknowledged(&self, action: &str, reply: Reply) -> Result<(), Failure> {
         if reply.status == 204 {
             return Err(self.unreadable(action, "it is empty (204)"));
         }
@@ -438,84 +382,8 @@ impl Api {
     }
 }
 
-/// What an answer's status means.
-fn settle(reply: Reply) -> Result<Reply, Failure> {
-    let status = reply.status;
-    let retry_after = reply
-        .header("retry-after")
-        .and_then(|seconds| seconds.trim().parse().ok())
-        .map(|seconds: u64| Duration::from_secs(seconds.min(3_600)));
-    match status {
-        200..=299 => Ok(reply),
-        300..=399 => {
-            let redirect = reply.redirect().unwrap_or_default();
-            Err(Failure::transient(format!(
-                "the server answered {redirect}"
-            )))
-        }
-        401 | 403 | 408 | 425 | 429 | 500.. => Err(Failure::Transient {
-            cause: explain(reply),
-            retry_after,
-        }),
-        _ => Err(Failure::Refused {
-            status,
-            cause: explain(reply),
-        }),
-    }
-}
-
-/// What the server has to say about its error.
-fn explain(reply: Reply) -> String {
-    let status = reply.status;
-    let text = reply.text(64 << 10).unwrap_or_default();
-    let json = Json::parse(&text).ok();
-    let message = json
-        .and_then(|json| json.get("message")?.string())
-        .unwrap_or_default();
-    let detail = json
-        .and_then(|json| json.get("detail"))
-        .filter(|detail| !detail.is_empty())
-        .map(|detail| format!(" {}", detail.text()))
-        .unwrap_or_default();
-    let answer = format!("the server answered {status} {message}{detail}");
-    answer.trim_end().chars().take(300).collect()
-}
-
-/// The `job_state` of a result, which may be hundreds of megabytes long.
-fn find_job_state(reader: &mut dyn Read) -> Result<Option<String>, String> {
-    let begun = Instant::now();
-    let mut scanner = Scanner::new();
-    let mut found = None;
-    let mut is_next = false;
-    let mut sink = |depth: u32, token: Token<'_>| match token {
-        Token::Key(key) if depth == 1 => is_next = key == b"job_state",
-        Token::String(text, _) if depth == 1 && is_next => {
-            found = Some(String::from_utf8_lossy(text).into_owned());
-        }
-        _ => {}
-    };
-    let mut buffer = [0; 16 << 10];
-    loop {
-        let read = reader
-            .read(&mut buffer)
-            .map_err(|error| error.to_string())?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            break;
-        };
-        let pushed = scanner.push(bytes, &mut sink);
-        pushed.map_err(|error| error.to_string())?;
-        if begun.elapsed() > LONGEST_READING {
-            return Err("it takes too long".into());
-        }
-    }
-    scanner
-        .finish(&mut sink)
-        .map_err(|error| error.to_string())?;
-    Ok(found)
-}
-
 /// A path segment or a query's value (RFC 3986, section 2).
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         match byte {
@@ -533,18 +401,6 @@ fn percent(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_state_is_found_behind_any_amount_of_output() {
-        let state = |text: &str| find_job_state(&mut text.as_bytes());
-        let output = "x\\n".repeat(200_000);
-        let text = format!("{{\"test_output\": \"{output}\", \"job_state\": \"cancelled\"}}");
-        assert_eq!(state(&text).unwrap().as_deref(), Some("cancelled"));
-        let inner = "{\"device_info\": {\"job_state\": \"cancelled\"}, \"a\": \"cancelled\"}";
-        assert_eq!(state(inner).unwrap(), None);
-        assert!(state(&text[..text.len() - 1]).is_err(), "cut short");
-        assert!(state("<html>").is_err());
-    }
 
     #[test]
     fn names_are_escaped() {

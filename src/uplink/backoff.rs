@@ -1,6 +1,6 @@
 //! How long to leave alone what has just failed.
 
-use super::api::Failure;
+use super::failure::Failure;
 use crate::sys;
 use std::time::{Duration, Instant};
 

@@ -4,8 +4,10 @@
 //! exit status, then the artifacts, then `complete`. It is the same walk while
 //! the job runs, after an outage, and after a restart of the agent.
 
-use super::api::{Api, Failure};
+use super::api::Api;
 use super::backoff::Backoff;
+use super::failure::Failure;
+use super::waiting::Waiting;
 use crate::job::{
     Artifacts, Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress,
     Record,
@@ -23,11 +25,6 @@ use std::time::{Duration, Instant};
 /// Largest fragment, in bytes of text. JSON makes at most six of one, and the
 /// server takes 16 MB; the two buffers are all the memory that output needs.
 const LARGEST_FRAGMENT: u64 = 256 << 10;
-/// Lines that are printed together travel together.
-const GATHER: Duration = Duration::from_millis(80);
-/// Between the fragments of one job. With [`GATHER`] no line waits longer than
-/// half a second, and the server stores no more than a few fragments a second.
-const FRAGMENT_INTERVAL: Duration = Duration::from_millis(380);
 /// When artifacts or a fragment fail for as long as this although the server
 /// answers, the job goes on without them.
 const STEP_PATIENCE: Duration = Duration::from_secs(600);
@@ -51,32 +48,6 @@ pub(super) enum Step {
     Wait(Option<Instant>),
     /// Everything has been delivered.
     Done,
-}
-
-/// What waits to be sent of one log of the phase that runs.
-#[derive(Clone, Copy, Debug, Default)]
-struct Waiting {
-    /// The phase, and how many bytes the log has.
-    available: Option<(Phase, u64)>,
-    /// Since when some of them wait.
-    since: Option<Instant>,
-    /// When something of it was last sent.
-    last_fragment: Option<Instant>,
-}
-
-impl Waiting {
-    /// Bytes of a phase's log, as long as it runs.
-    fn available(&self, phase: Phase) -> u64 {
-        let known = self.available.filter(|(known, _)| *known == phase);
-        known.map_or(0, |(_, available)| available)
-    }
-
-    /// When the next fragment is due.
-    fn due(&self) -> Option<Instant> {
-        let gathered = self.since? + GATHER;
-        let rested = self.last_fragment.map(|last| last + FRAGMENT_INTERVAL);
-        Some(rested.map_or(gathered, |rested| rested.max(gathered)))
-    }
 }
 
 /// The delivery of one job.
@@ -135,12 +106,7 @@ impl Delivery {
     /// This log of the phase, which runs, has this many bytes. The phase may be
     /// one whose beginning has not been told yet.
     pub(super) fn output(&mut self, phase: Phase, log: LogType, available: u64, now: Instant) {
-        let waiting = self.waiting.of_mut(log);
-        if waiting.available.is_none_or(|(known, _)| known != phase) {
-            waiting.since = None;
-        }
-        waiting.available = Some((phase, available));
-        waiting.since.get_or_insert(now);
+        self.waiting.of_mut(log).grown(phase, available, now);
     }
 
     /// The phase whose turn it is.
@@ -220,8 +186,9 @@ impl Delivery {
         };
         match &result {
             Ok(()) => self.failing = None,
-            // An outage says nothing about this step.
-            Err(Failure::Unreachable(_)) => self.failing = None,
+            // An outage says nothing about this step; but who cuts off uploads
+            // may well answer everything else.
+            Err(Failure::Unreachable(_)) if step != Step::Artifacts => self.failing = None,
             Err(_) => {
                 self.failing.get_or_insert_with(Instant::now);
             }
@@ -271,10 +238,7 @@ impl Delivery {
         let bytes = from + text.len() as u64;
         match api.post_fragment(&self.progress.job_id, phase, log, number, &text) {
             Ok(()) => {
-                let waiting = self.waiting.of_mut(log);
-                waiting.last_fragment = Some(started);
-                // What was printed since waits from now on.
-                waiting.since = (bytes < waiting.available(phase)).then_some(started);
+                self.waiting.of_mut(log).sent(phase, bytes, started);
                 self.note(&Entry::Sent {
                     phase,
                     log,
@@ -470,6 +434,7 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
+    use super::super::waiting::{FRAGMENT_INTERVAL, GATHER};
     use super::*;
     use std::path::Path;
 
@@ -558,8 +523,7 @@ mod tests {
         assert_eq!(job.next(now + GATHER), fragment(Phase::Test, 0));
         sent(&mut job, Phase::Test, 20);
         let waiting = job.waiting.of_mut(LogType::Output);
-        waiting.last_fragment = Some(now + GATHER);
-        waiting.since = None;
+        waiting.sent(Phase::Test, 20, now + GATHER);
         // Just after a fragment: as late as it gets.
         job.output(Phase::Test, LogType::Output, 30, now + GATHER);
         let due = now + GATHER + FRAGMENT_INTERVAL;

@@ -19,6 +19,12 @@ impl Faults {
         }
     }
 
+    /// Nobody wants it done any more.
+    pub(super) fn forget(&self, action: &str) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.remove(action);
+    }
+
     /// It can be done.
     pub(super) fn over(&self, action: &str) {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,29 +4,45 @@
 //! environment, no compression, connections younger than the server's, a
 //! time limit on everything, and none of the limits that cost a thread.
 
+#[cfg(test)]
+mod deadlines;
+
 use super::TlsFiles;
 use super::tls::{self, Tls};
 use std::io::{self, Read};
 use std::time::Duration;
-use ureq::http::{HeaderMap, Request, header};
+use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::{Agent, Body, SendBody};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
 const IDLE_AGE: Duration = Duration::from_secs(5);
-/// To reach the server, and to send it the head of a request.
-const CONNECT: Duration = Duration::from_secs(10);
-/// For one piece of a body to be sent: nothing moves for as long as this.
-const STALL: Duration = Duration::from_secs(50);
-/// For the server to think, and between two pieces of its answer.
-const ANSWER: Duration = Duration::from_secs(60);
-/// For the whole body of a small call: a trickle of bytes ends here.
-const BODY: Duration = Duration::from_secs(120);
-/// For the answer to an upload: megabytes may sit in the kernel after the last
-/// write.
-const UPLOADED: Duration = Duration::from_secs(180);
-/// For a job: the server gives it only once, so that this question is not broken
-/// off while there is any hope.
-const JOB: Duration = Duration::from_secs(1_800);
+/// How long each part of a request may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// To reach the server, and to send it the head of a request.
+    connect: Duration,
+    /// For one piece of a body to be sent: nothing moves for as long as this.
+    stall: Duration,
+    /// For the server to think, and between two pieces of its answer.
+    answer: Duration,
+    /// For the whole body of a small call: a trickle of bytes ends here.
+    body: Duration,
+    /// For the answer to an upload: megabytes may sit in the kernel after the
+    /// last write.
+    uploaded: Duration,
+    /// For a job: the server gives it only once, so that this question is not
+    /// broken off while there is any hope.
+    job: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(10),
+    stall: Duration::from_secs(50),
+    answer: Duration::from_secs(60),
+    body: Duration::from_secs(120),
+    uploaded: Duration::from_secs(180),
+    job: Duration::from_secs(1_800),
+};
 
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +61,12 @@ pub(super) enum Payload<'a> {
     Nothing,
     /// A JSON text.
     Json(&'a str),
-    /// A stream of unknown length, sent in chunks.
+    /// A stream; sent in chunks where its length is not known.
     Stream {
         /// Its media type.
         content_type: &'a str,
+        /// Its length in bytes.
+        length: Option<u64>,
         /// Its bytes.
         reader: &'a mut dyn Read,
     },
@@ -70,6 +88,7 @@ pub(super) struct Http {
     server: String,
     calls: Agent,
     streams: Agent,
+    limits: Limits,
 }
 
 impl Http {
@@ -78,6 +97,10 @@ impl Http {
     /// # Errors
     /// A sentence, when TLS is needed and cannot be had.
     pub(super) fn new(server: &str, files: &TlsFiles) -> Result<Http, String> {
+        Http::with(server, files, LIMITS)
+    }
+
+    fn with(server: &str, files: &TlsFiles, limits: Limits) -> Result<Http, String> {
         let tls = match server.starts_with("https:") {
             true => Some(Tls::new(files)?),
             false => None,
@@ -92,27 +115,28 @@ impl Http {
                 .proxy(None)
                 .max_idle_age(IDLE_AGE)
                 .max_idle_connections(1)
-                .timeout_connect(Some(CONNECT))
-                .timeout_send_request(Some(CONNECT));
+                .timeout_connect(Some(limits.connect))
+                .timeout_send_request(Some(limits.connect));
             match &tls {
                 Some(tls) => tls.apply(builder),
                 None => builder,
             }
         };
         let calls = builder()
-            .timeout_per_read(Some(ANSWER))
-            .timeout_per_write(Some(STALL))
-            .timeout_send_body(Some(BODY))
-            .timeout_recv_response(Some(ANSWER))
-            .timeout_recv_body(Some(BODY));
+            .timeout_per_read(Some(limits.answer))
+            .timeout_per_write(Some(limits.stall))
+            .timeout_send_body(Some(limits.body))
+            .timeout_recv_response(Some(limits.answer))
+            .timeout_recv_body(Some(limits.body));
         let streams = builder()
-            .timeout_per_read(Some(UPLOADED))
-            .timeout_per_write(Some(STALL))
-            .timeout_recv_response(Some(UPLOADED));
+            .timeout_per_read(Some(limits.uploaded))
+            .timeout_per_write(Some(limits.stall))
+            .timeout_recv_response(Some(limits.uploaded));
         Ok(Http {
             server: server.to_owned(),
             calls: calls.build().into(),
             streams: streams.build().into(),
+            limits,
         })
     }
 
@@ -150,8 +174,8 @@ impl Http {
                     Patience::Job => self.calls.run(
                         self.calls
                             .configure_request(request)
-                            .timeout_per_read(Some(JOB))
-                            .timeout_recv_response(Some(JOB))
+                            .timeout_per_read(Some(self.limits.job))
+                            .timeout_recv_response(Some(self.limits.job))
                             .build(),
                     ),
                 }
@@ -162,13 +186,28 @@ impl Http {
             }
             Payload::Stream {
                 content_type,
+                length,
                 reader,
             } => {
                 let request = request.header(header::CONTENT_TYPE, content_type);
-                let body = SendBody::from_reader(reader);
+                let Some(length) = length else {
+                    let body = SendBody::from_reader(reader);
+                    return Http::finish(self.streams.run(request.body(body).map_err(broken)?));
+                };
+                let request = request.header(header::CONTENT_LENGTH, length);
+                let mut exact = Exactly {
+                    reader,
+                    left: length,
+                };
+                let body = SendBody::from_reader(&mut exact);
                 self.streams.run(request.body(body).map_err(broken)?)
             }
         };
+        Http::finish(answer)
+    }
+
+    /// The head of the answer, if it can be one.
+    fn finish(answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, String> {
         let (head, body) = answer.map_err(|error| explain(&error))?.into_parts();
         let status = head.status.as_u16();
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
@@ -184,6 +223,25 @@ impl Http {
     }
 }
 
+/// A body that must have the length that was announced. The client waits for
+/// ever for what is missing of one that is shorter.
+struct Exactly<'a> {
+    reader: &'a mut dyn Read,
+    left: u64,
+}
+
+impl Read for Exactly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let changed = || io::Error::other("what is sent changes while it is sent");
+        let read = self.reader.read(buffer)?;
+        if read == 0 && self.left > 0 && !buffer.is_empty() {
+            return Err(changed());
+        }
+        self.left = self.left.checked_sub(read as u64).ok_or_else(changed)?;
+        Ok(read)
+    }
+}
+
 /// Why a request has no answer, for people.
 fn explain(error: &ureq::Error) -> String {
     match error {
@@ -194,7 +252,13 @@ fn explain(error: &ureq::Error) -> String {
     }
 }
 
-fn explain_io(error: &io::Error) -> String {
+/// Why a request was not sent, or an answer did not come whole, for people.
+pub(super) fn explain_io(error: &io::Error) -> String {
+    // What the client says while a body is read is wrapped.
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    if let Some(inner @ ureq::Error::Timeout(_)) = inner {
+        return explain(inner);
+    }
     if let Some(reason) = tls::explain(error) {
         return reason;
     }
@@ -205,7 +269,15 @@ fn explain_io(error: &io::Error) -> String {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => "the connection was cut".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it did not answer in time".into(),
-        _ => error.to_string(),
+        _ => explain_other(&error.to_string()),
+    }
+}
+
+/// The standard library's errors of name resolution are no kind of their own.
+fn explain_other(error: &str) -> String {
+    match error.strip_prefix("failed to lookup address information: ") {
+        Some(cause) => format!("its name cannot be looked up (DNS): {cause}"),
+        None => error.to_owned(),
     }
 }
 

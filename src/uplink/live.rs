@@ -2,9 +2,10 @@
 //! what the server wants of it.
 
 use super::Event;
-use super::api::{Api, Failure};
+use super::api::Api;
 use super::backoff::Backoff;
 use super::delivery::{Delivery, Step};
+use super::failure::Failure;
 use crate::job::Phase;
 use crate::json::Object;
 use std::time::{Duration, Instant};

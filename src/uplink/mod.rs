@@ -9,15 +9,20 @@ mod api;
 mod arrears;
 mod backoff;
 mod delivery;
+mod failure;
 mod faults;
 mod http;
 mod live;
 mod multipart;
+mod reading;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod token;
+mod upload;
+mod waiting;
 
-pub use api::{AgentData, Failure};
+pub use api::AgentData;
+pub use failure::Failure;
 
 use crate::job::{Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
 use crate::json::Object;
@@ -60,6 +65,14 @@ pub struct TlsFiles {
     pub client_certificate: Option<PathBuf>,
     /// Its private key.
     pub client_key: Option<PathBuf>,
+}
+
+/// Whether there can be an uplink to this server with these files.
+///
+/// # Errors
+/// A sentence, when TLS is needed and cannot be had.
+pub fn check(server: &str, tls: &TlsFiles) -> Result<(), String> {
+    http::Http::new(server, tls).map(|_| ())
 }
 
 /// A question of the idle agent. It is asked once; when to ask again is the
@@ -313,6 +326,7 @@ impl Thread {
             Turn::Again => Some(Instant::now()),
             Turn::Wait(until) => until,
             Turn::Delivered => {
+                self.api.forget_job_state();
                 arrears::close(&job.delivery);
                 self.job = None;
                 self.tell(Event::Delivered);

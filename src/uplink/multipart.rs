@@ -31,6 +31,11 @@ impl<R: Read> Multipart<R> {
         }
     }
 
+    /// The bytes of the body besides the file's.
+    pub(super) fn overhead(&self) -> u64 {
+        (self.head.get_ref().len() + self.tail.get_ref().len()) as u64
+    }
+
     /// The body's media type.
     pub(super) fn content_type(&self) -> String {
         format!("multipart/form-data; boundary={}", self.boundary)

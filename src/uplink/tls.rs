@@ -1,10 +1,10 @@
 //! TLS: whom to trust, whom to be, and what went wrong.
 
 use super::TlsFiles;
-use rustls::CertificateError;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, CertificateError, RootCertStore};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -55,21 +55,30 @@ fn roots(files: &TlsFiles) -> Result<RootCerts, String> {
     let bundle = named.as_deref().into_iter().chain(BUNDLES);
     let bundle = bundle.map(Path::new).find(|path| path.exists());
     let mut trusted = Vec::new();
-    for path in bundle.into_iter().chain(files.ca_certificate.as_deref()) {
-        trusted.extend(certificates(path)?);
+    // Of the system's, what cannot be used is left out later.
+    if let Some(path) = bundle {
+        trusted.extend(parsed(path)?);
     }
+    if let Some(path) = files.ca_certificate.as_deref() {
+        let mut store = RootCertStore::empty();
+        for (certificate, number) in parsed(path)?.into_iter().zip(1..) {
+            if store.add(certificate.clone()).is_err() {
+                let name = path.display();
+                return Err(format!(
+                    "{name} is broken: certificate {number} in it is none"
+                ));
+            }
+            trusted.push(certificate);
+        }
+    }
+    let trusted: Vec<_> = trusted
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
     Ok(match trusted.as_slice() {
         [] => RootCerts::WebPki,
         trusted => RootCerts::new_with_certs(trusted),
     })
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
-    let found: Vec<_> = parsed(path)?
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect();
-    Ok(found)
 }
 
 /// The certificates in a file; at least one.
@@ -101,7 +110,7 @@ fn identity(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<Cl
     rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_root_certificates(RootCertStore::empty())
         .with_client_auth_cert(chain.clone(), secret)
         .map_err(|error| {
             let certificate = certificate.display();
@@ -118,8 +127,10 @@ fn identity(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<Cl
 /// What is wrong with the server's certificate, if that is what went wrong.
 pub(super) fn explain(error: &io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let rustls::Error::InvalidCertificate(reason) = error else {
-        return Some(format!("TLS: {error}"));
+    let reason = match error {
+        rustls::Error::InvalidCertificate(reason) => reason,
+        rustls::Error::AlertReceived(alert) => return Some(explain_alert(*alert)),
+        _ => return Some(format!("TLS: {error}")),
     };
     Some(match reason {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -138,6 +149,12 @@ pub(super) fn explain(error: &io::Error) -> Option<String> {
              issuer's certificate with ca_certificate"
                 .into()
         }
+        CertificateError::BadSignature => {
+            "the server's certificate was not signed by the authority of that name whom this \
+             board trusts; if the authority was made anew, ca_certificate needs its new \
+             certificate"
+                .into()
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the server's certificate is for another name: {reason}")
         }
@@ -149,4 +166,25 @@ pub(super) fn explain(error: &io::Error) -> Option<String> {
         }
         other => format!("the server's certificate is not accepted: {other}"),
     })
+}
+
+/// What the server says of this side.
+fn explain_alert(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            "the server wants a certificate of this agent; name one with client_certificate and \
+             client_key"
+                .into()
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => format!(
+            "the server does not accept this agent's certificate (client_certificate): {alert:?}"
+        ),
+        _ => format!("TLS: the server ended the connection: {alert:?}"),
+    }
 }

@@ -2,7 +2,10 @@
 
 use crate::measure::{cpu, median, memory};
 use crate::now;
-use crate::support::lab::{Agent, Lab, is_alive, numbers, wait_for_file, wait_until};
+use crate::support::lab::{
+    Agent, Lab, is_alive, numbers, wait_for_file, wait_until, wait_until_within,
+};
+use crate::support::proxy::Fault;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use testflinger_agent::job::Phase;
@@ -68,6 +71,12 @@ const FIGURES: &[Figure] = &[
         "7.0 CPU s, 556 MiB, 273 MB of disk",
         "< 4 CPU s, < 8 MiB, none",
         artifacts,
+    ),
+    figure(
+        "60 s of `yes`, the server hangs: memory, and how late the timeout",
+        "not measured",
+        "< 8 MiB, < 0.1 s",
+        flood_against_a_hanging_server,
     ),
     figure("idle, resident memory", "35 MiB", "< 5 MiB", idle_memory),
     figure("requests per idle cycle", "6 to 7", "2", idle_requests),
@@ -291,6 +300,31 @@ fn usage(directory: &std::path::Path) -> u64 {
         Err(_) => 0,
     };
     entries.map(size).sum()
+}
+
+fn flood_against_a_hanging_server() -> String {
+    let lab = Lab::new().with_proxy().set("global_timeout", "60");
+    let started = lab.scratch.path("started");
+    let term = lab.scratch.path("term");
+    let command = format!(
+        "trap 'date +%s%N > {}; exit 0' TERM; date +%s%N > {}; yes & wait",
+        term.display(),
+        started.display()
+    );
+    let lab = lab.command("test", &command);
+    lab.proxy()
+        .on("POST", "/v1/result/*/log/output", usize::MAX, Fault::Hang);
+    let _job = lab.submit_test();
+    let agent = lab.agent();
+    wait_until_within("the command is ended", Duration::from_secs(90), || {
+        term.exists()
+    });
+    let due = nanoseconds(&started) + 60_000_000_000;
+    let late = nanoseconds(&term).saturating_sub(due) as f64 / 1e9;
+    let memory = mebibytes(memory(agent.pid(), "VmHWM"));
+    lab.proxy().clear();
+    lab.proxy().release();
+    format!("{memory}, {late:.3} s")
 }
 
 /// An agent that has looked for a job a few times in vain.

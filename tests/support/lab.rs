@@ -57,6 +57,7 @@ pub struct Lab {
     pub server: Server,
     pub proxy: Option<Proxy>,
     pub agent_id: String,
+    address: Option<String>,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
 }
@@ -78,6 +79,7 @@ impl Lab {
             server,
             proxy: None,
             agent_id: "lab-agent".into(),
+            address: None,
             settings: Vec::new(),
             environment: Vec::new(),
         }
@@ -91,6 +93,12 @@ impl Lab {
 
     pub fn proxy(&self) -> &Proxy {
         self.proxy.as_ref().expect("a lab with_proxy")
+    }
+
+    /// The agent is told this address, of somebody who stands before the server.
+    pub fn behind(mut self, url: &str) -> Lab {
+        self.address = Some(url.to_owned());
+        self
     }
 
     /// The command of a phase.
@@ -117,9 +125,10 @@ impl Lab {
 
     /// The text of the configuration.
     pub fn configuration(&self, agent_id: &str) -> String {
-        let server = match &self.proxy {
-            Some(proxy) => proxy.url(),
-            None => self.server.url(),
+        let server = match (&self.address, &self.proxy) {
+            (Some(address), _) => address.clone(),
+            (None, Some(proxy)) => proxy.url(),
+            (None, None) => self.server.url(),
         };
         let mut text = format!(
             "agent_id: {}\nserver_address: {server}\njob_queues: [lab]\n",
@@ -358,7 +367,12 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// Waits for what nothing but looking shows.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    wait_until_within(what, PATIENCE, is_so);
+}
+
+/// The same for what takes its time.
+pub fn wait_until_within(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));

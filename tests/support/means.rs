@@ -1,6 +1,7 @@
 //! What only some machines can do, and a test says so when they cannot: strace,
 //! mounts, other users.
 
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 /// Says that a test cannot be done here, unless nobody may say that.
@@ -118,6 +119,30 @@ pub fn as_user(user: &str) -> Option<Vec<String>> {
         return None;
     }
     Some(words.map(str::to_owned).to_vec())
+}
+
+/// A name server of the loopback network that is asked and never answers, and
+/// its address.
+///
+/// `None`, once that is said: this user may not be one.
+pub fn silent_name_server() -> Option<(UdpSocket, &'static str)> {
+    let address = "127.53.53.53";
+    let socket = UdpSocket::bind((address, 53)).ok();
+    if socket.is_none() {
+        skip("port 53");
+    }
+    Some((socket?, address))
+}
+
+/// Does what openssl does with these words.
+///
+/// False, once that is said: there is none.
+pub fn openssl(words: &[&str]) -> bool {
+    let done = works(&[&["openssl"], words].concat());
+    if !done {
+        skip("openssl");
+    }
+    done
 }
 
 /// A shell command that runs the fixture with these words.

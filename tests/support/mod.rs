@@ -17,6 +17,8 @@ pub mod lab;
 pub mod means;
 pub mod program;
 pub mod proxy;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 
