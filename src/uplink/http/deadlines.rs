@@ -69,6 +69,7 @@ fn get(http: &Http, patience: Patience) -> Result<String, String> {
 fn upload(http: &Http, reader: &mut dyn Read) -> Result<String, String> {
     let payload = Payload::Stream {
         content_type: "application/octet-stream",
+        length: None,
         reader,
     };
     let nobody = Credentials::default();
