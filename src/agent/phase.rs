@@ -80,8 +80,17 @@ impl Agent {
             .workspace
             .as_ref()
             .map(|workspace| workspace.log(phase));
-        let file = match OutputFile::create(&log, copy.as_deref(), self.config.output_limit) {
+        let limit = self.config.output_limit;
+        let file = match OutputFile::create(&log, copy.as_deref(), limit) {
             Ok(file) => file,
+            // A device is not left as it is for want of a log.
+            Err(error) if phase == Phase::Cleanup => {
+                error!(
+                    "cannot make {}: {error}; cleanup runs all the same",
+                    log.display()
+                );
+                OutputFile::unwritten(limit)
+            }
             Err(error) => {
                 error!(
                     "cannot make {}: {error}; phase {phase} is not run",
@@ -97,7 +106,7 @@ impl Agent {
         let rule = "*".repeat(title.chars().count());
         let serial = running.workspace.as_ref().map(|workspace| {
             let kept = running.record.log(phase, LogType::Serial);
-            Tail::new(workspace.serial_log(phase), kept, self.config.output_limit)
+            Tail::new(workspace.serial_log(phase), kept, limit)
         });
         let mut output = Output {
             phase,
@@ -116,8 +125,7 @@ impl Agent {
         self.tell_serial(output.phase, rest);
         if output.file.lost() > 0 {
             warning!(
-                "the last {} bytes of the output of phase {} of job {} are lost: {} could \
-                 not be written to",
+                "{} bytes of the output of phase {} of job {} are lost: {} could not be written to",
                 output.file.lost(),
                 output.phase,
                 running.job.id,

@@ -6,22 +6,36 @@ use crate::sys::files::{self, Space};
 /// How the comment at the server begins when there is none.
 pub(super) const NO_SPACE: &str = "No jobs are taken: ";
 
+/// A record and a workspace have two dozen files each before the job makes any.
+const JOBS_FILES: u64 = 64;
+
+/// For its record and its logs, its pipe, the start of its commands, two
+/// connections and the levels of its artifacts.
+const JOBS_DESCRIPTORS: usize = 32;
+
 /// Why no job can be taken, if there is no room for one. The text does not
 /// change with every byte, so that it need not be said again and again.
 pub(super) fn lack_of_space(config: &Config) -> Option<String> {
+    if let Err(error) = files::spare_descriptors(JOBS_DESCRIPTORS) {
+        return Some(format!("{NO_SPACE}no files can be opened: {error}"));
+    }
     let directories = [&config.execution_basedir, &config.results_basedir];
     directories.into_iter().find_map(|directory| {
         let place = directory.display();
+        // One that cannot be looked at shows when the job is taken.
+        let space = files::space(directory).ok();
+        if space.is_some_and(|space| space.read_only) {
+            return Some(format!("{NO_SPACE}the file system of {place} is read-only"));
+        }
         if !files::is_writable(directory) {
             return Some(format!("{NO_SPACE}this agent may not write to {place}"));
         }
-        // One that cannot be looked at shows when the job is taken.
-        let space = files::space(directory).ok()?;
-        if space.read_only {
-            return Some(format!("{NO_SPACE}the file system of {place} is read-only"));
-        }
-        if space.no_inodes {
-            return Some(format!("{NO_SPACE}no more files can be made in {place}"));
+        let space = space?;
+        let files = JOBS_FILES.min(space.total_files / 10);
+        if space.free_files < files {
+            return Some(format!(
+                "{NO_SPACE}fewer than {files} more files can be made in {place}"
+            ));
         }
         let wanted = wanted(space, config.min_free_space);
         (space.free < wanted).then(|| {
@@ -48,7 +62,8 @@ mod tests {
                 free: 0,
                 total,
                 read_only: false,
-                no_inodes: false,
+                free_files: 0,
+                total_files: 0,
             };
             wanted(space, 64 << 20)
         };

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grows_is_cut() {
+    fn row_43_a_file_that_grows_is_cut() {
         let (first, second, notes) = packed_while(|file| file.write_all(&[b'x'; 5000]).unwrap());
         assert_eq!(first, [b'a'; 1000]);
         assert_eq!(second, b"next");

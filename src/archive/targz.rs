@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_stored_is_left_out_and_said() {
+    fn row_43_what_cannot_be_stored_is_left_out_and_said() {
         let scratch = Scratch::new();
         let root = scratch.path("tree");
         fs::create_dir(&root).unwrap();

@@ -13,7 +13,8 @@ pub const SCRIPT_COPY_LIMIT: u64 = 10 << 20;
 /// into fragments wherever a character ends.
 #[derive(Debug)]
 pub struct OutputFile {
-    log: File,
+    /// None where it cannot be made.
+    log: Option<File>,
     length: u64,
     /// How many more bytes of the command's output are kept.
     room: u64,
@@ -21,6 +22,8 @@ pub struct OutputFile {
     /// Bytes of its output that were left out since that was last said.
     beyond: u64,
     /// Bytes of text that the disk did not take since it last took any.
+    missing: u64,
+    /// And all of those.
     lost: u64,
     decoder: Decoder,
     copy: Option<Copy>,
@@ -47,15 +50,26 @@ impl OutputFile {
             room: SCRIPT_COPY_LIMIT,
         });
         Ok(OutputFile {
-            log: files::create_fresh(log)?,
+            log: Some(files::create_fresh(log)?),
+            copy,
+            ..OutputFile::unwritten(limit)
+        })
+    }
+
+    /// In place of a log that cannot be made: all of the output is lost.
+    #[must_use]
+    pub fn unwritten(limit: u64) -> OutputFile {
+        OutputFile {
+            log: None,
             length: 0,
             room: limit,
             limit,
             beyond: 0,
+            missing: 0,
             lost: 0,
             decoder: Decoder::default(),
-            copy,
-        })
+            copy: None,
+        }
     }
 
     /// Bytes of text in the log.
@@ -101,6 +115,10 @@ impl OutputFile {
                 "\n[{beyond} bytes of output left out: output_limit is {limit}]\n"
             ));
         }
+        // Where nothing else has room, this may have.
+        if self.missing > 0 && self.write(&self.mark()) {
+            self.missing = 0;
+        }
     }
 
     fn append_within_limit(&mut self, text: &str) {
@@ -127,22 +145,38 @@ impl OutputFile {
                 self.copy = None;
             }
         }
-        let marker = match self.lost {
-            0 => String::new(),
-            lost => format!("\n[{lost} bytes of output left out: the agent's disk was full]\n"),
-        };
-        let written = self
-            .log
-            .write_all(marker.as_bytes())
-            .and_then(|()| self.log.write_all(text.as_bytes()));
-        if written.is_ok() {
-            self.length += (marker.len() + text.len()) as u64;
-            self.lost = 0;
+        // Both or neither: else a full disk would hold nothing but marks.
+        let marked = format!("{}{text}", self.mark());
+        if self.write(&marked) {
+            self.missing = 0;
         } else {
-            // A part may have been written; only whole text may stay.
+            self.missing += text.len() as u64;
             self.lost += text.len() as u64;
-            let _ = self.log.set_len(self.length);
         }
+    }
+
+    /// Says what is missing, if something is.
+    fn mark(&self) -> String {
+        match self.missing {
+            0 => String::new(),
+            missing => {
+                format!("\n[{missing} bytes of output left out: the agent's disk was full]\n")
+            }
+        }
+    }
+
+    /// Adds text to the log, whole or not at all.
+    fn write(&mut self, text: &str) -> bool {
+        let Some(log) = &mut self.log else {
+            return false;
+        };
+        let is_written = log.write_all(text.as_bytes()).is_ok();
+        if is_written {
+            self.length += text.len() as u64;
+        } else {
+            let _ = log.set_len(self.length);
+        }
+        is_written
     }
 }
 

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_refuses_what_it_does_not_take() {
+    fn row_44_every_key_refuses_what_it_does_not_take() {
         for key in KEYS {
             let name = key.name;
             let place = format!("x.conf:1:{}: {name} is ", name.len() + 3);

@@ -452,7 +452,7 @@ identifier: 202402-01010
 
     /// Every byte of a good file is replaced by what YAML has a meaning for.
     #[test]
-    fn no_change_makes_it_panic() {
+    fn row_44_no_change_makes_it_panic() {
         let good = format!("{LEAST}advertised_images: &a {{q: [{{i: \"x\"}}]}}\nlinks: *a\n");
         for at in 0..good.len() {
             for byte in *b"-:[]{}&*!|>'\"%@`?,#\n\t \0\xff\\<=.0~" {

@@ -5,17 +5,24 @@ use crate::sys::files;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Artifacts that wait to be sent: a directory that is packed while it is sent,
 /// or a tar.gz that was packed before.
 #[derive(Debug)]
-pub struct Artifacts(PathBuf);
+pub struct Artifacts {
+    path: PathBuf,
+    /// What was left out has been said.
+    is_said: Arc<AtomicBool>,
+}
 
 impl Artifacts {
-    /// Those at this path.
+    /// Those at this path. They may be packed many times; what has to be left
+    /// out is said once, as long as `is_said` is the same.
     #[must_use]
-    pub fn at(path: PathBuf) -> Artifacts {
-        Artifacts(path)
+    pub fn at(path: PathBuf, is_said: Arc<AtomicBool>) -> Artifacts {
+        Artifacts { path, is_said }
     }
 
     /// The tar.gz, from its start.
@@ -23,13 +30,13 @@ impl Artifacts {
     /// # Errors
     /// When they cannot be read.
     pub fn open(&self) -> io::Result<Box<dyn Read>> {
-        if fs::symlink_metadata(&self.0)?.is_dir() {
+        if fs::symlink_metadata(&self.path)?.is_dir() {
             Ok(Box::new(Noted {
-                archive: TarGz::new(&self.0, "artifacts")?,
-                is_said: false,
+                archive: TarGz::new(&self.path, "artifacts")?,
+                is_said: Arc::clone(&self.is_said),
             }))
         } else {
-            Ok(Box::new(File::open(&self.0)?))
+            Ok(Box::new(File::open(&self.path)?))
         }
     }
 
@@ -57,9 +64,9 @@ impl Artifacts {
 
     /// Removes them, and the workspace that they may still be in.
     pub fn remove(&self) {
-        let removed = files::remove_tree(&self.0);
-        if let Err(error) = removed.or_else(|_| fs::remove_file(&self.0)) {
-            crate::warning!("cannot remove {}: {error}", self.0.display());
+        let removed = files::remove_tree(&self.path);
+        if let Err(error) = removed.or_else(|_| fs::remove_file(&self.path)) {
+            crate::warning!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
@@ -67,14 +74,14 @@ impl Artifacts {
 /// An archive that says at its end what was left out.
 struct Noted {
     archive: TarGz,
-    is_said: bool,
+    is_said: Arc<AtomicBool>,
 }
 
 impl Read for Noted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.archive.read(buffer)?;
-        if read == 0 && !buffer.is_empty() && !self.is_said {
-            self.is_said = true;
+        let is_over = read == 0 && !buffer.is_empty();
+        if is_over && !self.is_said.swap(true, Ordering::Relaxed) {
             for note in self.archive.notes() {
                 crate::warning!("artifacts: {note}");
             }

@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_limited() {
+    fn row_30_depth_is_limited() {
         let deep = "[".repeat(MAX_DEPTH as usize) + &"]".repeat(MAX_DEPTH as usize);
         assert!(scan(&[deep.as_bytes()]).is_ok());
         let deeper = "[".repeat(100_000);

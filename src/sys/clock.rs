@@ -135,7 +135,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn dates_are_right_before_1970_and_after_2038() {
+    fn row_16_dates_are_right_before_1970_and_after_2038() {
         let at = |seconds: i64| {
             let duration = Duration::from_secs(seconds.unsigned_abs());
             if seconds < 0 {

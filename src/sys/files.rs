@@ -168,14 +168,21 @@ pub struct Space {
     pub total: u64,
     /// Nothing can be written at all.
     pub read_only: bool,
-    /// No file can be made, because there is no inode left.
-    pub no_inodes: bool,
+    /// How many more files this user may make, and how many the whole can hold
+    /// (inodes); both 0 where the file system has no table of them.
+    pub free_files: u64,
+    /// See there.
+    pub total_files: u64,
 }
 
 /// The space of the file system that a directory is on.
 ///
 /// # Errors
 /// What statvfs(3) says.
+#[allow(
+    clippy::useless_conversion,
+    reason = "these numbers have 32 bits on some targets"
+)]
 pub fn space(path: &Path) -> io::Result<Space> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: `name` is a C string and `found` is where statvfs writes; a zeroed
@@ -185,17 +192,13 @@ pub fn space(path: &Path) -> io::Result<Space> {
         super::cerr(libc::statvfs(name.as_ptr(), &raw mut found))?;
         found
     };
-    #[allow(
-        clippy::useless_conversion,
-        reason = "these have 32 bits on some targets"
-    )]
     let bytes = |blocks| u64::from(found.f_frsize).saturating_mul(u64::from(blocks));
     Ok(Space {
         free: bytes(found.f_bavail),
         total: bytes(found.f_blocks),
         read_only: found.f_flag & libc::ST_RDONLY != 0,
-        // File systems without a table of inodes say 0 of both.
-        no_inodes: found.f_files > 0 && found.f_favail == 0,
+        free_files: u64::from(found.f_favail),
+        total_files: u64::from(found.f_files),
     })
 }
 
@@ -207,6 +210,18 @@ pub fn is_writable(path: &Path) -> bool {
     };
     // SAFETY: `name` is a C string.
     unsafe { libc::access(name.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+/// Whether this process can be given so many descriptors.
+///
+/// # Errors
+/// When it can not, and why: its own limit, or the system's.
+pub fn spare_descriptors(count: usize) -> io::Result<()> {
+    let mut spare = Vec::new();
+    for _ in 0..count {
+        spare.push(File::open("/dev/null")?);
+    }
+    Ok(())
 }
 
 /// Makes a directory's entries durable.

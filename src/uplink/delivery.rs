@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Largest fragment, in bytes of text. JSON makes at most six of one, and the
@@ -63,6 +64,8 @@ pub(super) struct Delivery {
     failing: Option<Instant>,
     /// The artifacts come after `complete`.
     artifacts_last: bool,
+    /// What is missing in the artifacts has been said.
+    left_out_said: Arc<AtomicBool>,
     /// The disk did not take the last entry.
     unwritten: bool,
 }
@@ -84,6 +87,7 @@ impl Delivery {
             longest_pause,
             failing: None,
             artifacts_last: false,
+            left_out_said: Arc::default(),
             unwritten: false,
         }
     }
@@ -323,7 +327,7 @@ impl Delivery {
         let Some(path) = self.progress.artifacts.clone() else {
             return Ok(());
         };
-        let artifacts = Artifacts::at(path.clone());
+        let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
         if let Err(error) = artifacts.open() {
             warning!(
                 "cannot read {}: {error}; job {} goes home without artifacts",
@@ -409,7 +413,8 @@ impl Delivery {
         if self.progress.artifacts_sent || path.starts_with(self.record.directory()) {
             return;
         }
-        match Artifacts::at(path.clone()).move_into(self.record.directory()) {
+        let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
+        match artifacts.move_into(self.record.directory()) {
             Ok(whole) => self.moved(whole),
             Err(error) => warning!(
                 "cannot move the artifacts of job {} into its record: {error}; they stay in {} \

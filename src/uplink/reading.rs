@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_is_found_behind_any_amount_of_output() {
+    fn row_26_the_state_is_found_behind_any_amount_of_output() {
         let state = |text: &str| find_job_state(&mut text.as_bytes());
         let output = "x\\n".repeat(200_000);
         let text = format!("{{\"test_output\": \"{output}\", \"job_state\": \"cancelled\"}}");

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_their_place() {
+    fn row_44_faults_name_their_place() {
         for (text, expected) in [
             (
                 "a: 1\n---\nb: 2\n",
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded_whatever_makes_it() {
+    fn row_44_depth_is_bounded_whatever_makes_it() {
         let reason = "lists and maps are nested more than 32 deep";
         assert!(parse(&"- ".repeat(MAX_DEPTH)).is_ok());
         for piece in ["- ", "[", "{a: ", "? ", "&a [", "!!seq ["] {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn size_is_bounded_whatever_makes_it() {
+    fn row_44_size_is_bounded_whatever_makes_it() {
         let huge = "a: b\n".repeat(2 << 20);
         assert_eq!(
             error(&huge),

@@ -65,6 +65,43 @@ pub fn with_mounts(mount: &str) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).to_vec())
 }
 
+/// The words before a program that is process 1 of its machine, as far as it can
+/// see. `unshare` waits for it and gives its exit status.
+///
+/// `None`, once that is said: this user may not do that.
+pub fn as_process_1() -> Option<Vec<String>> {
+    let words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    if !works(&[&words[..], &["true"]].concat()) {
+        skip("process namespaces");
+        return None;
+    }
+    Some(words.map(str::to_owned).to_vec())
+}
+
+/// Runs a shell command where a process sees its files and processes.
+pub fn beside(pid: i32, command: &str) {
+    let status = Command::new("nsenter")
+        .arg(format!("--target={pid}"))
+        .args(["--mount", "--pid", "sh", "-c", command])
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{command}");
+}
+
+/// Changes how many descriptors a running process may have.
+///
+/// False, once that is said: there is no prlimit.
+pub fn limit_descriptors(pid: i32, count: usize) -> bool {
+    let pid = format!("--pid={pid}");
+    // The soft limit only: so it can be raised again.
+    let done = works(&["prlimit", &pid, &format!("--nofile={count}:")]);
+    if !done {
+        skip("prlimit");
+    }
+    done
+}
+
 /// The words before a program that runs as another user, given by number.
 ///
 /// `None`, once that is said: this user may not become that one, or that one may
