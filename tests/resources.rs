@@ -184,9 +184,13 @@ fn row_46_without_descriptors_no_job_is_taken_until_there_are_some() {
     if !limit_descriptors(agent.pid(), 3) {
         return;
     }
+    lab.wait("the server knows why", |view| {
+        let agent = view.agent(&lab.agent_id);
+        agent.is_some_and(|agent| agent.comment.contains("Too many open files"))
+    });
     let job = lab.submit_test();
-    agent.wait_for_log("Too many open files");
-    std::thread::sleep(Duration::from_secs(3));
+    let cycles = lab.server.exchanges().len() + 3;
+    lab.wait("some cycles", |view| view.exchanges().len() > cycles);
     assert_eq!(lab.server.job_state(&job).as_deref(), Some("waiting"));
     limit_descriptors(agent.pid(), 1024);
     lab.wait_until_complete(&job);
