@@ -1,6 +1,8 @@
 # What there is to do: make build, demo, test, bench, clean.
 
 CARGO ?= cargo
+# The tests wait for processes and clocks more than they compute.
+export RUST_TEST_THREADS ?= 8
 
 .PHONY: build demo test bench clean tools
 

@@ -302,7 +302,8 @@ fn row_28_a_job_whose_output_is_refused_is_complete_all_the_same() {
             "cannot deliver of job {job} the output of its setup phase: the server answered {status}"
         );
         assert_eq!(said(&agent, &fault), 1, "{}", agent.log());
-        assert_eq!(said(&agent, "WARNING"), 1, "{}", agent.log());
+        assert_eq!(said(&agent, "cannot"), 1, "{}", agent.log());
+        agent.wait_for_log("what the server refused of it is kept in");
         let next = lab.submit_test();
         lab.wait_until_complete(&next);
         assert_eq!(lab.body(&next, Phase::Setup), "set up\n");

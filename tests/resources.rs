@@ -166,9 +166,13 @@ fn row_45_two_hundred_jobs_with_outages_between_them_leave_nothing_in_the_agent(
         "{resident_then} then {resident} KiB"
     );
     for name in ["run", "results"] {
-        let left = fs::read_dir(lab.scratch.path(name)).unwrap().flatten();
-        let left = left.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
-        assert_eq!(left.count(), 0, "{name}");
+        // The last record goes when the server has all of it.
+        wait_until(&format!("nothing is left in {name}"), || {
+            let left = fs::read_dir(lab.scratch.path(name)).unwrap().flatten();
+            let is_seen =
+                |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+            left.filter(is_seen).count() == 0
+        });
     }
 }
 

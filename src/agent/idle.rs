@@ -55,7 +55,9 @@ impl Agent {
                 info!("stopped");
                 return End::Stopped;
             }
-            if self.reload_wanted {
+            // A restart reads the configuration anew as well; and what the server
+            // does not know yet must not be forgotten.
+            if self.reload_wanted && !self.restart_wanted && self.offline.is_none() {
                 info!("beginning anew with the new configuration");
                 return End::Reload;
             }

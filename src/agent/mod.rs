@@ -85,6 +85,8 @@ pub struct Agent {
     environment: Vec<(OsString, OsString)>,
     /// Since when it is to stop.
     stopping: Option<Instant>,
+    /// When the last phase began.
+    phase_begun: Instant,
     /// It is to end at once.
     abandoned: bool,
     /// It is to restart when idle.

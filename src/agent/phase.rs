@@ -46,6 +46,7 @@ impl Agent {
             return None;
         }
         info!("phase {phase} of job {} begins", running.job.id);
+        self.phase_begun = Instant::now();
         let status = match self.open_output(running, phase) {
             Some(mut output) => {
                 self.look_at_device_info(running);
@@ -239,7 +240,7 @@ impl Agent {
     /// When the cleanup of an agent that is to stop has to be over.
     fn last_moment(&self, phase: Phase) -> Option<Instant> {
         let since = self.stopping.filter(|_| phase == Phase::Cleanup)?;
-        Some(since + LAST_CLEANUP)
+        Some(since.max(self.phase_begun) + LAST_CLEANUP)
     }
 
     /// Reads what is there now, up to a pipe full; false when it was nothing.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Why an agent cannot start.
 #[derive(Debug)]
@@ -95,6 +96,7 @@ impl Agent {
             mode,
             keep_workspace,
             stopping: None,
+            phase_begun: Instant::now(),
             abandoned: false,
             restart_wanted: false,
             reload_wanted: false,

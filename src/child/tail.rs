@@ -26,7 +26,9 @@ struct Open {
     /// Which file it is.
     inode: u64,
     file: File,
+    /// Bytes read of this file, and of all that stood there.
     read: u64,
+    total: u64,
     output: OutputFile,
 }
 
@@ -68,7 +70,7 @@ impl Tail {
     fn has_room(&self) -> bool {
         self.open
             .as_ref()
-            .is_none_or(|open| open.read <= self.limit)
+            .is_none_or(|open| open.total <= self.limit)
     }
 
     fn length(&self) -> u64 {
@@ -86,6 +88,7 @@ impl Tail {
                 inode: file.metadata()?.ino(),
                 file,
                 read: 0,
+                total: 0,
                 output: OutputFile::create(&self.kept, None, self.limit)?,
             });
             return self.read_some();
@@ -94,6 +97,7 @@ impl Tail {
         let read = open.file.read_at(&mut buffer, open.read)?;
         if read > 0 {
             open.read += read as u64;
+            open.total += read as u64;
             open.output.bytes(buffer.get(..read).unwrap_or_default());
             return Ok(read);
         }

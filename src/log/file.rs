@@ -60,8 +60,11 @@ impl LogFile {
 
     fn write_of(&mut self, line: &str, today: Day) -> io::Result<()> {
         let is_full = self.length + line.len() as u64 > LARGEST;
-        if self.length > 0 && (is_full || today != self.day) {
-            self.put_aside()?;
+        if self.length > 0 && (is_full || today > self.day) {
+            // Where that fails, the old file stays in use for another while.
+            if self.put_aside().is_err() {
+                self.length = 0;
+            }
         }
         self.day = today;
         self.file.write_all(line.as_bytes())?;
@@ -85,6 +88,10 @@ impl LogFile {
             path.push(format!(".{number}"));
             PathBuf::from(path)
         };
+        // Somebody moved it away: nothing has to be put aside.
+        if fs::symlink_metadata(&self.path).is_err() {
+            return self.reopen();
+        }
         for number in (1..KEPT).rev() {
             // Of those that there are not yet, nothing becomes the next.
             let _ = fs::rename(numbered(number), numbered(number + 1));

@@ -47,6 +47,9 @@ impl Arrears {
             Ok(api) => api,
             Err(error) => {
                 warning!("cannot send what earlier jobs owe: {error}; it stays in its records");
+                // The next job that owes something tries again, with all of it.
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.running = false;
                 return;
             }
         };

@@ -28,6 +28,9 @@ const LARGEST_FRAGMENT: u64 = 256 << 10;
 /// When artifacts or a fragment fail for as long as this although the server
 /// answers, the job goes on without them.
 const STEP_PATIENCE: Duration = Duration::from_secs(600);
+const READ_RECORDS: &str = "read what is owed to the server";
+/// So many attempts are made to post the device's information.
+const DEVICE_ATTEMPTS: u32 = 3;
 /// Between attempts at artifacts that the server has refused.
 const REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
 
@@ -220,7 +223,7 @@ impl Delivery {
         let started = Instant::now();
         let text = match self.read(phase, log, from) {
             Ok(text) => text,
-            Err(error) => {
+            Err(error) if is_lasting(&error) => {
                 let path = self.record.log(phase, log);
                 warning!(
                     "cannot read {}: {error}; the rest of it is not sent",
@@ -228,6 +231,7 @@ impl Delivery {
                 );
                 String::new()
             }
+            Err(error) => return Err(self.unreadable(api, &error)),
         };
         if text.is_empty() {
             // Or the log is shorter than it was: there is nothing to send.
@@ -280,7 +284,10 @@ impl Delivery {
     /// The newest version: each one takes the place of those before.
     fn device_info(&mut self, api: &Api) -> Result<(), Failure> {
         let version = self.progress.device_info;
-        let text = std::fs::read_to_string(self.record.device_info()).unwrap_or_default();
+        let text = match std::fs::read_to_string(self.record.device_info()) {
+            Err(error) if !is_lasting(&error) => return Err(self.unreadable(api, &error)),
+            text => text.unwrap_or_default(),
+        };
         let info = Json::parse(&text)
             .ok()
             .and_then(|json| json.get("device_info"));
@@ -288,8 +295,9 @@ impl Delivery {
             let mut body = Object::new();
             body.json("device_info", info);
             match api.post_result(&self.progress.job_id, body) {
-                Err(Failure::Refused { cause, .. }) => {
-                    self.refused("the device's information", &cause);
+                // It is the least of what is owed, and came from anybody.
+                Err(failure) if failure.is_refusal() || self.failures() >= DEVICE_ATTEMPTS => {
+                    self.refused("the device's information", failure.cause());
                 }
                 other => other?,
             }
@@ -329,6 +337,9 @@ impl Delivery {
         };
         let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
         if let Err(error) = artifacts.open() {
+            if !is_lasting(&error) {
+                return Err(self.unreadable(api, &error));
+            }
             warning!(
                 "cannot read {}: {error}; job {} goes home without artifacts",
                 path.display(),
@@ -386,6 +397,16 @@ impl Delivery {
         warning!("cannot deliver of job {id} {what}: {cause}; going on without");
     }
 
+    /// What is owed cannot be read just now: no descriptor is left, or the disk
+    /// fails for a while. Nothing is lost by waiting.
+    fn unreadable(&self, api: &Api, error: &io::Error) -> Failure {
+        let cause = error.to_string();
+        api.common
+            .faults
+            .report(READ_RECORDS, &cause, "trying again");
+        Failure::transient(cause)
+    }
+
     /// Writes down what the server has. Where the disk does not take that, it is
     /// remembered: only a restart could then send something again.
     fn note(&mut self, entry: &Entry) {
@@ -430,6 +451,14 @@ impl Delivery {
             artifacts: Some(to),
         });
     }
+}
+
+/// Whether a file will not come back by itself.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other
+    )
 }
 
 #[cfg(test)]
