@@ -150,7 +150,9 @@ impl Tree {
 
     /// Asks each of them to end.
     pub fn terminate(&self) {
-        let members = self.members();
+        let mut members = self.members();
+        // The shells first: one that sees its child die has something to say.
+        members.sort_by_key(|entry| entry.process.pid != entry.session);
         for entry in &members {
             // One that has just ended, or belongs to another user: the next
             // look at the tree says which.
