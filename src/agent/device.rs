@@ -58,14 +58,11 @@ impl Agent {
 
 /// The value of `device_info` in the file, if there is one.
 fn read(path: &Path) -> io::Result<Option<String>> {
-    let file = match files::open_to_pack(path) {
+    let file = match files::open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
     if metadata.len() > LARGEST {
         return Err(io::Error::other(format!(
             "it has more than {LARGEST} bytes"

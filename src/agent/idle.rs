@@ -208,18 +208,13 @@ impl Agent {
     /// How long to wait after a failure. A refusal is said here, once; the
     /// uplink says everything else.
     fn pause_after(&mut self, failure: &Failure) -> Duration {
-        let asked = match failure {
-            Failure::Refused { cause, .. } => {
-                if self.idle.refusal.as_ref() != Some(cause) {
-                    warning!("cannot ask for a job: {cause}; trying again");
-                    self.idle.refusal = Some(cause.clone());
-                }
-                None
-            }
-            Failure::Unreachable(_) => None,
-            Failure::Transient { retry_after, .. } => *retry_after,
-        };
-        uplink::pause(self.idle.failures, asked, LONGEST_PAUSE)
+        if let Failure::Refused { cause, .. } = failure
+            && self.idle.refusal.as_ref() != Some(cause)
+        {
+            warning!("cannot ask for a job: {cause}; trying again");
+            self.idle.refusal = Some(cause.clone());
+        }
+        uplink::pause(self.idle.failures, failure.retry_after(), LONGEST_PAUSE)
     }
 
     /// Does nothing for a while, or until there is a reason not to.
@@ -244,6 +239,5 @@ impl Agent {
 
 /// Up to a tenth more or less, so that a lab's agents do not ask in step.
 fn jittered(interval: Duration) -> Duration {
-    let share = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_535.0;
-    interval.mul_f64(0.9 + share / 5.0)
+    interval.mul_f64(0.9 + sys::random_share() / 5.0)
 }

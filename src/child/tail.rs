@@ -5,7 +5,7 @@ use crate::sys::files;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What is read in one look: more waits for the next one.
 const ONE_LOOK: usize = 256 << 10;
@@ -83,7 +83,7 @@ impl Tail {
 
     fn read_some(&mut self) -> io::Result<usize> {
         let Some(open) = &mut self.open else {
-            let file = regular(&self.path)?;
+            let file = files::open_regular(&self.path)?;
             self.open = Some(Open {
                 inode: file.metadata()?.ino(),
                 file,
@@ -102,7 +102,7 @@ impl Tail {
             return Ok(read);
         }
         // Cut short, or another file by now: what is there is new.
-        let now = regular(&self.path)?;
+        let now = files::open_regular(&self.path)?;
         let metadata = now.metadata()?;
         if metadata.ino() != open.inode || metadata.len() < open.read {
             open.inode = metadata.ino();
@@ -113,16 +113,6 @@ impl Tail {
             }
         }
         Ok(0)
-    }
-}
-
-/// Opens a regular file, and nothing else.
-fn regular(path: &Path) -> io::Result<File> {
-    let file = files::open_to_pack(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("not a regular file"))
     }
 }
 

@@ -148,6 +148,33 @@ impl Record {
         })
     }
 
+    /// How many bytes that log has; a log that is not there has none.
+    #[must_use]
+    pub fn log_length(&self, phase: Phase, log: LogType) -> u64 {
+        let metadata = fs::metadata(self.log(phase, log));
+        metadata.map_or(0, |metadata| metadata.len())
+    }
+
+    /// Text of that log from a place on: at most so many bytes, and whole
+    /// characters only.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no text.
+    pub fn read_log(&self, phase: Phase, log: LogType, from: u64, most: u64) -> io::Result<String> {
+        let log = File::open(self.log(phase, log))?;
+        let left = log.metadata()?.len().saturating_sub(from);
+        let length = usize::try_from(left.min(most)).unwrap_or(0);
+        let mut bytes = vec![0; length];
+        log.read_exact_at(&mut bytes, from)?;
+        if let Err(error) = std::str::from_utf8(&bytes)
+            && error.error_len().is_none()
+        {
+            // The end cuts a character: it goes with the next piece.
+            bytes.truncate(error.valid_up_to());
+        }
+        String::from_utf8(bytes).map_err(io::Error::other)
+    }
+
     /// Where the device's information is kept.
     #[must_use]
     pub fn device_info(&self) -> PathBuf {

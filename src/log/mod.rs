@@ -155,9 +155,15 @@ fn line(format: Format, time: SystemTime, level: Level, module: &str, message: &
 /// The text without what would act on a terminal or forge a line.
 #[must_use]
 pub fn printable(text: &str) -> String {
+    printable_but(text, &['\t'])
+}
+
+/// The text with its control characters written out, but for these.
+#[must_use]
+pub fn printable_but(text: &str, kept: &[char]) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\t' {
+        if c.is_control() && !kept.contains(&c) {
             safe.extend(c.escape_default());
         } else {
             safe.push(c);

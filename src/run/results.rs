@@ -3,6 +3,7 @@
 use super::Error;
 use crate::job::{PHASES, Phase};
 use crate::local::Server;
+use crate::log::printable_but;
 use crate::sys::files;
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -106,15 +107,7 @@ fn missing(action: &str, path: &Path, error: &io::Error) -> Error {
 
 /// Output for this terminal: what would act on it is shown instead.
 fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && !matches!(c, '\n' | '\t' | '\r') {
-            visible.extend(c.escape_default());
-        } else {
-            visible.push(c);
-        }
-    }
-    visible
+    printable_but(text, &['\n', '\t', '\r'])
 }
 
 #[cfg(test)]

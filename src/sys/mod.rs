@@ -41,3 +41,9 @@ fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
+
+/// A random part of a whole, from 0 up to 1: jitter.
+#[must_use]
+pub fn random_share() -> f64 {
+    f64::from(u16::try_from(random() & 0xffff).unwrap_or(0)) / 65_536.0
+}

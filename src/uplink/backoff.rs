@@ -47,7 +47,7 @@ impl Backoff {
 pub(super) fn pause(failures: u32, asked: Option<Duration>, longest: Duration) -> Duration {
     let doubled = Duration::from_secs(1 << failures.saturating_sub(1).min(12));
     let whole = doubled.min(longest);
-    let jitter = f64::from(u16::try_from(sys::random() & 0xffff).unwrap_or(0)) / 65_536.0;
+    let jitter = sys::random_share();
     let asked = asked.unwrap_or_default().mul_f64(1.0 + jitter / 10.0);
     whole.mul_f64(0.5 + jitter / 2.0).max(asked)
 }

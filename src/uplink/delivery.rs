@@ -14,9 +14,7 @@ use crate::job::{
 };
 use crate::json::{Json, Object};
 use crate::warning;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -153,7 +151,10 @@ impl Delivery {
             let waiting = self.waiting.of(log);
             let left = match phase.status {
                 // The log has its final length.
-                Some(_) => self.log_length(phase.phase, log).saturating_sub(sent),
+                Some(_) => self
+                    .record
+                    .log_length(phase.phase, log)
+                    .saturating_sub(sent),
                 None => waiting.available(phase.phase).saturating_sub(sent),
             };
             if left == 0 || refused {
@@ -170,11 +171,6 @@ impl Delivery {
             Some(_) => Step::Status(phase.phase),
             None => Step::Wait(wait),
         }
-    }
-
-    fn log_length(&self, phase: Phase, log: LogType) -> u64 {
-        let metadata = std::fs::metadata(self.record.log(phase, log));
-        metadata.map_or(0, |metadata| metadata.len())
     }
 
     /// Takes a step. After a failure the delivery rests.
@@ -221,7 +217,10 @@ impl Delivery {
         from: u64,
     ) -> Result<(), Failure> {
         let started = Instant::now();
-        let text = match self.read(phase, log, from) {
+        let text = match self
+            .record
+            .read_log(phase, log, from, self.largest_fragment)
+        {
             Ok(text) => text,
             Err(error) if is_lasting(&error) => {
                 let path = self.record.log(phase, log);
@@ -233,6 +232,7 @@ impl Delivery {
             }
             Err(error) => return Err(self.unreadable(api, &error)),
         };
+        api.common.faults.over(READ_RECORDS);
         if text.is_empty() {
             // Or the log is shorter than it was: there is nothing to send.
             self.note(&Entry::LogRefused { phase, log });
@@ -263,22 +263,6 @@ impl Delivery {
             }
             Err(transient) => Err(transient),
         }
-    }
-
-    /// Text of a phase's log from a place on, whole characters only.
-    fn read(&self, phase: Phase, log: LogType, from: u64) -> io::Result<String> {
-        let log = File::open(self.record.log(phase, log))?;
-        let left = log.metadata()?.len().saturating_sub(from);
-        let length = usize::try_from(left.min(self.largest_fragment)).unwrap_or(0);
-        let mut bytes = vec![0; length];
-        log.read_exact_at(&mut bytes, from)?;
-        if let Err(error) = std::str::from_utf8(&bytes)
-            && error.error_len().is_none()
-        {
-            // The fragment's end cuts a character: it goes with the next one.
-            bytes.truncate(error.valid_up_to());
-        }
-        String::from_utf8(bytes).map_err(io::Error::other)
     }
 
     /// The newest version: each one takes the place of those before.

@@ -16,6 +16,7 @@ use ureq::{Agent, Body, SendBody};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
 const IDLE_AGE: Duration = Duration::from_secs(5);
+
 /// How long each part of a request may take.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
