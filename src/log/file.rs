@@ -1,17 +1,19 @@
 //! The log file: it is put aside at midnight and when it has grown large, and a
 //! few of those are kept.
 
-use crate::sys::clock::{self, Calendar};
+use crate::sys::clock::{self, Calendar, Now};
 use crate::sys::files;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A file that has this many bytes is put aside.
 const LARGEST: u64 = 10 << 20;
 /// This many are kept beside the one that is written.
 const KEPT: u32 = 6;
+/// Clocks that differ by more than this between two lines: the date was set.
+const DRIFT: Duration = Duration::from_secs(600);
 
 /// The log file of one agent.
 #[derive(Debug)]
@@ -19,8 +21,9 @@ pub struct LogFile {
     path: PathBuf,
     file: File,
     length: u64,
-    /// The day of its last line.
+    /// The day of its last line, and its moment if this process wrote it.
     day: Day,
+    last: Option<Now>,
     // Keeps other agents off the file and off those put aside.
     _lock: File,
 }
@@ -46,6 +49,7 @@ impl LogFile {
             file,
             length,
             day,
+            last: None,
             _lock: lock,
         }))
     }
@@ -54,19 +58,21 @@ impl LogFile {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn write(&mut self, line: &str, now: SystemTime) -> io::Result<()> {
-        self.write_of(line, day_of(clock::local(now)))
-    }
-
-    fn write_of(&mut self, line: &str, today: Day) -> io::Result<()> {
+    pub fn write(&mut self, line: &str, now: Now) -> io::Result<()> {
+        let today = day_of(clock::local(now.wall));
         let is_full = self.length + line.len() as u64 > LARGEST;
-        if self.length > 0 && (is_full || today > self.day) {
+        // A board without a clock gets the date from the network at each boot:
+        // six of those must not push out all that there is.
+        let is_set = self.last.is_some_and(|last| last.differs(now) > DRIFT);
+        let is_new_day = today > self.day && !is_set;
+        if self.length > 0 && (is_full || is_new_day) {
             // Where that fails, the old file stays in use for another while.
             if self.put_aside().is_err() {
                 self.length = 0;
             }
         }
         self.day = today;
+        self.last = Some(now);
         self.file.write_all(line.as_bytes())?;
         self.length += line.len() as u64;
         Ok(())
@@ -115,6 +121,7 @@ fn day_of(at: Calendar) -> Day {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     struct Scratch(PathBuf);
 
@@ -137,14 +144,26 @@ mod tests {
         }
     }
 
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// Noon, so many days after some first one.
+    fn noon(days: u32) -> Now {
+        let start = Now {
+            steady: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH + DAY * 20_000 + DAY / 2,
+        };
+        start.after(DAY * days)
+    }
+
     #[test]
     fn a_new_day_and_a_full_file_begin_a_new_one_and_six_are_kept() {
         let scratch = Scratch::new("rotation");
         let mut log = LogFile::open(&scratch.0.join("a.log")).unwrap().unwrap();
+        let first = noon(0);
         for day in 1..=9 {
-            log.write_of(&format!("day {day}\n"), (2026, 11, day))
-                .unwrap();
-            log.write_of("and more\n", (2026, 11, day)).unwrap();
+            let now = first.after(DAY * day);
+            log.write(&format!("day {day}\n"), now).unwrap();
+            log.write("and more\n", now).unwrap();
         }
         let read = |name: &str| scratch.read(name).unwrap_or_default();
         assert_eq!(read("a.log"), "day 9\nand more\n");
@@ -152,10 +171,29 @@ mod tests {
         assert_eq!(read("a.log.6"), "day 3\nand more\n");
         assert_eq!(scratch.read("a.log.7"), None);
         let large = "x".repeat(6 << 20);
-        log.write_of(&large, (2026, 11, 9)).unwrap();
-        log.write_of(&large, (2026, 11, 9)).unwrap();
+        log.write(&large, first.after(DAY * 9)).unwrap();
+        log.write(&large, first.after(DAY * 9)).unwrap();
         assert_eq!(read("a.log").len(), 6 << 20);
         assert!(read("a.log.1").starts_with("day 9"));
+    }
+
+    #[test]
+    fn a_date_that_is_set_is_no_midnight() {
+        let scratch = Scratch::new("jump");
+        let mut log = LogFile::open(&scratch.0.join("a.log")).unwrap().unwrap();
+        let booted = Now {
+            wall: SystemTime::UNIX_EPOCH,
+            ..noon(0)
+        };
+        log.write("1970\n", booted).unwrap();
+        let set = Now {
+            steady: booted.steady + Duration::from_secs(60),
+            ..noon(0)
+        };
+        log.write("now\n", set).unwrap();
+        assert_eq!(scratch.read("a.log").as_deref(), Some("1970\nnow\n"));
+        log.write("tomorrow\n", set.after(DAY)).unwrap();
+        assert_eq!(scratch.read("a.log").as_deref(), Some("tomorrow\n"));
     }
 
     #[test]
@@ -167,10 +205,10 @@ mod tests {
             LogFile::open(&path).unwrap().is_none(),
             "another agent has it"
         );
-        log.write_of("one\n", (2026, 1, 1)).unwrap();
+        log.write("one\n", noon(0)).unwrap();
         fs::rename(&path, scratch.0.join("moved")).unwrap();
         log.reopen().unwrap();
-        log.write_of("two\n", (2026, 1, 1)).unwrap();
+        log.write("two\n", noon(0)).unwrap();
         assert_eq!(scratch.read("a.log").as_deref(), Some("two\n"));
         assert_eq!(scratch.read("moved").as_deref(), Some("one\n"));
         drop(log);

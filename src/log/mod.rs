@@ -9,7 +9,7 @@ mod file;
 pub use file::LogFile;
 
 use crate::json::Object;
-use crate::sys::clock;
+use crate::sys::clock::{self, Now};
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -106,8 +106,14 @@ pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
     if !to_file && !to_console {
         return;
     }
-    let now = SystemTime::now();
-    let line = line(outlets.format, now, level, module, &message.to_string());
+    let now = Now::read();
+    let line = line(
+        outlets.format,
+        now.wall,
+        level,
+        module,
+        &message.to_string(),
+    );
     if to_console {
         // A console that is gone is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());

@@ -1,7 +1,7 @@
 //! The two clocks: one for deadlines, one for people.
 
 use std::fmt::Write as _;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, SystemTimeError, UNIX_EPOCH};
 
 /// A moment on both clocks. Deadlines look at `steady` only; `wall` may jump by
 /// years (a board without a clock gets the time from the network) and is only
@@ -22,6 +22,25 @@ impl Now {
             steady: Instant::now(),
             wall: SystemTime::now(),
         }
+    }
+
+    /// This moment and so much later, on both clocks.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Now {
+        Now {
+            steady: self.steady + time,
+            wall: self.wall + time,
+        }
+    }
+
+    /// By how much one clock went further than the other until `later`: it was
+    /// set meanwhile.
+    #[must_use]
+    pub fn differs(self, later: Now) -> Duration {
+        let steady = later.steady.saturating_duration_since(self.steady);
+        let back = |error: SystemTimeError| error.duration() + steady;
+        let wall = later.wall.duration_since(self.wall);
+        wall.map_or_else(back, |wall| wall.abs_diff(steady))
     }
 }
 
