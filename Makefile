@@ -1,10 +1,10 @@
-# What there is to do: make build, demo, test, bench, clean.
+# What there is to do: make build, demo, test, bench, soak-upload, clean; cross.
 
 CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench clean tools
+.PHONY: build demo test bench soak-upload clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -19,6 +19,11 @@ test: tools
 
 bench:
 	$(CARGO) bench --locked --quiet --bench bench
+
+# Two gigabytes at a megabyte a second, over TLS: half an hour.
+soak-upload:
+	TESTFLINGER_SLOW_UPLOAD=2000 $(CARGO) test --locked --quiet --test deadlines -- \
+		--exact tls::a_slow_upload_of_artifacts_is_not_cut_off --nocapture
 
 clean:
 	$(CARGO) clean

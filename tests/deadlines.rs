@@ -13,6 +13,7 @@ use support::gate::Gate;
 use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, wait_until};
 use support::means;
 use testflinger_agent::job::Phase;
+use testflinger_agent::local::View;
 
 /// How many lines of the agent's log hold the text.
 fn said(agent: &Agent, text: &str) -> usize {
@@ -126,7 +127,7 @@ fn row_25_a_name_server_that_is_silent_delays_no_timeout() {
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;
-    use support::lab::{quoted, wait_for_file};
+    use support::lab::{quoted, wait_for_file, wait_until_within};
     use support::tls::{Authority, LOOPBACK, NOW, Terminator, server};
 
     fn lab_behind_tls() -> (Lab, Terminator) {
@@ -194,20 +195,29 @@ mod tls {
         assert_eq!(said(&agent, "cannot reach"), 1, "{}", agent.log());
     }
 
+    /// A megabyte a second; `make soak-upload` asks for more of them.
+    const RATE: u64 = 1_000_000;
+
     #[test]
     fn a_slow_upload_of_artifacts_is_not_cut_off() {
+        let seconds = std::env::var("TESTFLINGER_SLOW_UPLOAD");
+        let seconds: u64 = seconds.map_or(50, |seconds| seconds.parse().unwrap());
         let (lab, terminator) = lab_behind_tls();
-        let size = 25_000_000;
+        let size = seconds * RATE;
         let test = format!("mkdir artifacts; head -c {size} /dev/urandom > artifacts/random");
         let lab = lab.command("test", &test).command("cleanup", "echo clean");
-        terminator.slow_down(1_000_000);
+        terminator.slow_down(RATE);
         let job = lab.submit_test();
         let agent = lab.agent();
         agent.wait_for_log("phase cleanup of job");
         let begun = Instant::now();
-        lab.wait_until_complete(&job);
+        let patience = PATIENCE + Duration::from_secs(2 * seconds);
+        let is_complete = |view: View<'_>| view.job_state(&job).as_deref() == Some("complete");
+        let arrived = lab.server.wait_for(patience, is_complete);
+        assert!(arrived, "{}", lab.story());
         let took = begun.elapsed();
-        assert!(took > Duration::from_secs(20), "{took:?}");
+        assert!(took > Duration::from_secs(seconds * 9 / 10), "{took:?}");
+        println!("{size} bytes took {took:?}");
         let artifact = lab.server.artifact(&job).unwrap();
         assert!(fs::metadata(artifact).unwrap().len() >= size);
         let uploads = lab.server.exchanges();
@@ -217,5 +227,35 @@ mod tls {
             .count();
         assert_eq!(uploads, 1, "{}", lab.story());
         assert_eq!(said(&agent, "cannot"), 0, "{}", agent.log());
+    }
+
+    /// With the limits that are shipped.
+    #[test]
+    fn row_23_an_upload_that_stalls_is_noticed_within_a_minute() {
+        let (lab, terminator) = lab_behind_tls();
+        let test = "mkdir artifacts; head -c 20000000 /dev/urandom > artifacts/random";
+        let lab = lab.command("test", test);
+        terminator.slow_down(RATE);
+        let job = lab.submit_test();
+        let agent = lab.agent();
+        wait_until("some of the artifacts are there", || {
+            lab.server.receiving() > Some(RATE)
+        });
+        terminator.stall(true);
+        let begun = Instant::now();
+        let noticed = format!(
+            "cannot reach {}: it did not answer in time",
+            terminator.url()
+        );
+        wait_until_within("the stall is noticed", PATIENCE * 6, || {
+            said(&agent, &noticed) == 1
+        });
+        let took = begun.elapsed();
+        println!("noticed after {took:?}");
+        assert!(took < Duration::from_secs(60), "{took:?}");
+        terminator.slow_down(0);
+        terminator.stall(false);
+        lab.wait_until_complete(&job);
+        assert!(lab.server.artifact(&job).is_some());
     }
 }

@@ -75,7 +75,8 @@ fn row_18_a_disk_that_is_full_in_a_phase_neither_ends_it_nor_hides_what_is_missi
         free(&lab),
         freed.words()
     );
-    let test = format!("echo begun; {}; {flood}; exit 3", fill(&lab));
+    let serial = "head -c 300000 /dev/zero > test-serial.log";
+    let test = format!("echo begun; {}; {serial}; {flood}; exit 3", fill(&lab));
     let lab = lab
         .command("setup", &setup)
         .command("test", &test)
@@ -102,6 +103,8 @@ fn row_18_a_disk_that_is_full_in_a_phase_neither_ends_it_nor_hides_what_is_missi
         let said = format!("{left_out} bytes of the output of phase {name} of job {job} are lost");
         assert!(agent.log().contains(&said), "{said}\n{}", agent.log());
     }
+    let said = format!("bytes of the serial log of phase test of job {job} are lost");
+    assert!(agent.log().contains(&said), "{}", agent.log());
     assert_eq!(lab.status(&job, "cleanup"), Some(0));
     // Nothing else is taken before there is room.
     wait_for_comment(&lab, "No jobs are taken: less than ");

@@ -124,14 +124,17 @@ impl Agent {
         self.tell(output);
         let rest = output.serial.as_mut().and_then(Tail::finish);
         self.tell_serial(output.phase, rest);
-        if output.file.lost() > 0 {
-            warning!(
-                "{} bytes of the output of phase {} of job {} are lost: {} could not be written to",
-                output.file.lost(),
-                output.phase,
-                running.job.id,
-                running.record.directory().display()
-            );
+        let serial = output.serial.as_ref().map_or(0, Tail::lost);
+        for (what, lost) in [("output", output.file.lost()), ("serial log", serial)] {
+            if lost > 0 {
+                warning!(
+                    "{lost} bytes of the {what} of phase {} of job {} are lost: {} could not be \
+                     written to",
+                    output.phase,
+                    running.job.id,
+                    running.record.directory().display()
+                );
+            }
         }
     }
 

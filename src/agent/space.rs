@@ -39,10 +39,18 @@ pub(super) fn lack_of_space(config: &Config) -> Option<String> {
         }
         let wanted = wanted(space, config.min_free_space);
         (space.free < wanted).then(|| {
-            let mebibytes = wanted >> 20;
-            format!("{NO_SPACE}less than {mebibytes} MiB are free in {place}")
+            let wanted = shown(wanted);
+            format!("{NO_SPACE}less than {wanted} are free in {place}")
         })
     })
+}
+
+/// Bytes for people, in the unit that leaves no nothing.
+fn shown(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        mebibytes => format!("{mebibytes} MiB"),
+    }
 }
 
 /// How much has to be free: a small file system is judged by its size, and one
@@ -70,5 +78,7 @@ mod tests {
         assert_eq!(wanted(32 << 30), 64 << 20);
         assert_eq!(wanted(100 << 20), 10 << 20);
         assert_eq!(wanted(0), 0);
+        assert_eq!(shown(wanted(1 << 20)), "103 KiB");
+        assert_eq!(shown(wanted(100 << 20)), "10 MiB");
     }
 }

@@ -65,6 +65,12 @@ impl Tail {
         self.grown(before)
     }
 
+    /// Bytes of text that are missing because the disk did not take them.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.output.lost())
+    }
+
     /// What is beyond the limit need not be read: a file of terabytes takes a
     /// moment to make.
     fn has_room(&self) -> bool {

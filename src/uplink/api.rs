@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, settle};
 use super::faults::Faults;
-use super::http::{Credentials, Http, Patience, Payload, Reply};
+use super::http::{Credentials, Http, NoAnswer, Patience, Payload, Reply};
 use super::multipart::Multipart;
 use super::reading::find_job_state;
 use super::token::Tokens;
@@ -258,7 +258,7 @@ impl Api {
                 self.common.faults.report(action, cause, "trying again");
             }
             // Said as the one fault that it is, whatever it kept from being done.
-            Err(Failure::Unreachable(_)) => {}
+            Err(Failure::Unreachable { .. }) => {}
         }
         result
     }
@@ -289,7 +289,7 @@ impl Api {
         let Common { tokens, faults, .. } = &*self.common;
         tokens
             .access(&self.http, faults, needed)
-            .map_err(|cause| self.unreachable(cause))
+            .map_err(|failed| self.unreachable(failed))
     }
 
     fn send(
@@ -338,7 +338,7 @@ impl Api {
                 self.common.faults.over(&self.reach());
                 Ok(reply)
             }
-            Err(cause) => Err(self.unreachable(cause)),
+            Err(failed) => Err(self.unreachable(failed)),
         }
     }
 
@@ -346,10 +346,10 @@ impl Api {
         format!("reach {}", self.common.server)
     }
 
-    fn unreachable(&self, cause: String) -> Failure {
+    fn unreachable(&self, NoAnswer { cause, was_cut }: NoAnswer) -> Failure {
         let faults = &self.common.faults;
         faults.report(&self.reach(), &cause, "trying again");
-        Failure::Unreachable(cause)
+        Failure::Unreachable { cause, was_cut }
     }
 
     fn unreadable(&self, action: &str, cause: &str) -> Failure {

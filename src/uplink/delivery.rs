@@ -187,7 +187,7 @@ impl Delivery {
             Ok(()) => self.failing = None,
             // An outage says nothing about this step; but who cuts off uploads
             // may well answer everything else.
-            Err(Failure::Unreachable(_)) if step != Step::Artifacts => self.failing = None,
+            Err(Failure::Unreachable { .. }) if step != Step::Artifacts => self.failing = None,
             Err(_) => {
                 self.failing.get_or_insert_with(Instant::now);
             }

@@ -8,7 +8,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// There was no answer; there may be one later.
-    Unreachable(String),
+    Unreachable {
+        /// Why there was none.
+        cause: String,
+        /// Somebody was there, and cut the connection.
+        was_cut: bool,
+    },
     /// It may succeed later.
     Transient {
         /// Why it did not.
@@ -44,7 +49,7 @@ impl Failure {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Failure::Transient { retry_after, .. } => *retry_after,
-            Failure::Unreachable(_) | Failure::Refused { .. } => None,
+            Failure::Unreachable { .. } | Failure::Refused { .. } => None,
         }
     }
 
@@ -52,7 +57,7 @@ impl Failure {
     #[must_use]
     pub fn cause(&self) -> &str {
         match self {
-            Failure::Unreachable(cause)
+            Failure::Unreachable { cause, .. }
             | Failure::Transient { cause, .. }
             | Failure::Refused { cause, .. } => cause,
         }

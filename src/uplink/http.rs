@@ -6,12 +6,16 @@
 
 #[cfg(test)]
 mod deadlines;
+mod guard;
 
 use super::TlsFiles;
 use super::tls::{self, Tls};
+use guard::{Closed, Guard, Outgoing, is_cut};
 use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Request, Response, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body, SendBody};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
@@ -22,7 +26,8 @@ const IDLE_AGE: Duration = Duration::from_secs(5);
 struct Limits {
     /// To reach the server, and to send it the head of a request.
     connect: Duration,
-    /// For one piece of a body to be sent: nothing moves for as long as this.
+    /// For one piece of a body to be sent: nothing moves for as long as this, or
+    /// twice as long if the kernel took a part of the piece.
     stall: Duration,
     /// For the server to think, and between two pieces of its answer.
     answer: Duration,
@@ -38,7 +43,7 @@ struct Limits {
 
 const LIMITS: Limits = Limits {
     connect: Duration::from_secs(10),
-    stall: Duration::from_secs(50),
+    stall: Duration::from_secs(28),
     answer: Duration::from_secs(60),
     body: Duration::from_secs(120),
     uploaded: Duration::from_secs(180),
@@ -89,6 +94,7 @@ pub(super) struct Http {
     server: String,
     calls: Agent,
     streams: Agent,
+    closed: Closed,
     limits: Limits,
 }
 
@@ -123,6 +129,11 @@ impl Http {
                 None => builder,
             }
         };
+        let closed = Closed::default();
+        let agent = |config| {
+            let connector = ().chain(TcpConnector::default()).chain(Guard(closed.clone()));
+            Agent::with_parts(config, tls::above(connector), DefaultResolver::default())
+        };
         let calls = builder()
             .timeout_per_read(Some(limits.answer))
             .timeout_per_write(Some(limits.stall))
@@ -135,8 +146,9 @@ impl Http {
             .timeout_recv_response(Some(limits.uploaded));
         Ok(Http {
             server: server.to_owned(),
-            calls: calls.build().into(),
-            streams: streams.build().into(),
+            calls: agent(calls.build()),
+            streams: agent(streams.build()),
+            closed,
             limits,
         })
     }
@@ -152,7 +164,8 @@ impl Http {
         credentials: Credentials<'_>,
         payload: Payload<'_>,
         patience: Patience,
-    ) -> Result<Reply, String> {
+    ) -> Result<Reply, NoAnswer> {
+        self.closed.reset();
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server));
@@ -164,7 +177,7 @@ impl Http {
         }
         // The error of a header that cannot be one shows its value nowhere.
         let broken =
-            |_| "the request cannot be written: a header holds what it must not".to_owned();
+            |_| NoAnswer::because("the request cannot be written: a header holds what it must not");
         let answer = match payload {
             Payload::Nothing => {
                 let request = request.body(()).map_err(broken)?;
@@ -190,31 +203,37 @@ impl Http {
                 length,
                 reader,
             } => {
-                let request = request.header(header::CONTENT_TYPE, content_type);
-                let Some(length) = length else {
-                    let body = SendBody::from_reader(reader);
-                    return Http::finish(self.streams.run(request.body(body).map_err(broken)?));
-                };
-                let request = request.header(header::CONTENT_LENGTH, length);
-                let mut exact = Exactly {
+                let mut request = request.header(header::CONTENT_TYPE, content_type);
+                if let Some(length) = length {
+                    request = request.header(header::CONTENT_LENGTH, length);
+                }
+                let mut outgoing = Outgoing {
                     reader,
                     left: length,
+                    closed: self.closed.clone(),
                 };
-                let body = SendBody::from_reader(&mut exact);
+                let body = SendBody::from_reader(&mut outgoing);
                 self.streams.run(request.body(body).map_err(broken)?)
             }
         };
-        Http::finish(answer)
+        self.finish(answer)
     }
 
     /// The head of the answer, if it can be one.
-    fn finish(answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, String> {
-        let (head, body) = answer.map_err(|error| explain(&error))?.into_parts();
+    fn finish(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, NoAnswer> {
+        let (head, body) = answer.map_err(|error| NoAnswer::new(&error))?.into_parts();
         let status = head.status.as_u16();
+        if self.closed.is_so() && head.status.is_success() {
+            // It cannot mean what it has not read.
+            return Err(NoAnswer::new(
+                &io::Error::from(io::ErrorKind::BrokenPipe).into(),
+            ));
+        }
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
             || head.headers.contains_key(header::TRANSFER_ENCODING);
         if !framed && !matches!(status, 204 | 304) {
-            return Err(format!("the answer ({status}) does not say how long it is"));
+            let cause = format!("the answer ({status}) does not say how long it is");
+            return Err(NoAnswer::because(cause));
         }
         Ok(Reply {
             status,
@@ -224,22 +243,28 @@ impl Http {
     }
 }
 
-/// A body that must have the length that was announced. The client waits for
-/// ever for what is missing of one that is shorter.
-struct Exactly<'a> {
-    reader: &'a mut dyn Read,
-    left: u64,
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NoAnswer {
+    /// For people.
+    pub(super) cause: String,
+    /// The connection was there, and then was cut.
+    pub(super) was_cut: bool,
 }
 
-impl Read for Exactly<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let changed = || io::Error::other("what is sent changes while it is sent");
-        let read = self.reader.read(buffer)?;
-        if read == 0 && self.left > 0 && !buffer.is_empty() {
-            return Err(changed());
+impl NoAnswer {
+    fn new(error: &ureq::Error) -> NoAnswer {
+        NoAnswer {
+            cause: explain(error),
+            was_cut: matches!(error, ureq::Error::Io(error) if is_cut(error)),
         }
-        self.left = self.left.checked_sub(read as u64).ok_or_else(changed)?;
-        Ok(read)
+    }
+
+    pub(super) fn because(cause: impl Into<String>) -> NoAnswer {
+        NoAnswer {
+            cause: cause.into(),
+            was_cut: false,
+        }
     }
 }
 
@@ -265,10 +290,7 @@ pub(super) fn explain_io(error: &io::Error) -> String {
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "it refused the connection".into(),
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof => "the connection was cut".into(),
+        _ if is_cut(error) => "the connection was cut".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it did not answer in time".into(),
         _ => explain_other(&error.to_string()),
     }

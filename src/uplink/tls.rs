@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use ureq::config::ConfigBuilder;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 use ureq::typestate::AgentScope;
+use ureq::unversioned::transport::{Connector, RustlsConnector, Transport};
 
 /// Where distributions keep their bundle of trusted roots: Debian and most
 /// others, Fedora, Alpine and the BSDs, SUSE.
@@ -46,6 +47,13 @@ impl Tls {
     pub(super) fn apply(&self, builder: ConfigBuilder<AgentScope>) -> ConfigBuilder<AgentScope> {
         builder.tls_config(self.0.clone())
     }
+}
+
+/// Puts TLS on top of connections, for those that want it.
+pub(super) fn above<T: Transport>(
+    connector: impl Connector<(), Out = T>,
+) -> impl Connector<(), Out = impl Transport> {
+    connector.chain(RustlsConnector::default())
 }
 
 /// Whom to trust: the system's roots and the lab's own; where there are neither,

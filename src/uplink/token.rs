@@ -2,7 +2,7 @@
 //! access token that it buys. Neither is ever printed.
 
 use super::faults::Faults;
-use super::http::{Credentials, Http, Patience, Payload};
+use super::http::{Credentials, Http, NoAnswer, Patience, Payload};
 use crate::json::{DeJson, Json, Object};
 use crate::warning;
 use std::fs::{self, File, Metadata};
@@ -66,7 +66,7 @@ impl Tokens {
         http: &Http,
         faults: &Faults,
         needed: Duration,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, NoAnswer> {
         // Held while refreshing: the other thread wants the same token.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -167,7 +167,7 @@ enum Exchange {
 }
 
 /// Asks for an access token.
-fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
+fn exchange(http: &Http, refresh: &str) -> Result<Exchange, NoAnswer> {
     let mut body = Object::new();
     body.string("refresh_token", refresh);
     let body = body.finish();
@@ -182,15 +182,16 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
     )?;
     let status = reply.status;
     if let Some(redirect) = reply.redirect() {
-        return Err(format!("it answered {redirect}"));
+        return Err(NoAnswer::because(format!("it answered {redirect}")));
     }
-    let text = reply.text(64 << 10)?;
+    let text = reply.text(64 << 10).map_err(NoAnswer::because)?;
     let json = Json::parse(&text).ok();
     match status {
         200 => {
             let fields = ["access_token", "expires_in"];
             let grant: Option<Grant> = json.and_then(|json| json.decode(&fields).ok());
-            let grant = grant.ok_or("the server's answer holds no access token")?;
+            let nothing = || NoAnswer::because("the server's answer holds no access token");
+            let grant = grant.ok_or_else(nothing)?;
             let lifetime = grant.expires_in.unwrap_or(600).clamp(0, 86_400);
             Ok(Exchange::Granted(Access {
                 token: grant.access_token,
@@ -204,8 +205,8 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, String> {
                 "the server answered {status} {message}"
             )))
         }
-        _ => Err(format!(
+        _ => Err(NoAnswer::because(format!(
             "it answered {status} when asked for an access token"
-        )),
+        ))),
     }
 }

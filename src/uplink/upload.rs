@@ -2,24 +2,49 @@
 
 use super::api::{Api, Outgoing, percent};
 use super::failure::Failure;
+use crate::info;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// So many uploads in chunks in a row may fail before their length is tried: a
-/// server that refuses chunks may cut the connection before that can be read.
+/// So many uploads in chunks in a row may be cut off before their length is
+/// tried: something on the way may refuse chunks without a word.
 const ATTEMPTS: u32 = 3;
 
 /// What is known of the way to the server.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
-    /// Uploads in chunks that failed in a row.
-    failures: AtomicU32,
+    /// Uploads in chunks that were cut off in a row.
+    cut: AtomicU32,
 }
 
 impl Lengths {
     /// Whether the length of an upload has to be told.
     fn are_wanted(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= ATTEMPTS
+        self.cut.load(Ordering::Relaxed) >= ATTEMPTS
+    }
+
+    /// An upload in chunks came to this.
+    fn note<T>(&self, result: &Result<T, Failure>) {
+        match result {
+            Err(Failure::Unreachable { was_cut: true, .. }) => {
+                if self.cut.fetch_add(1, Ordering::Relaxed) + 1 == ATTEMPTS {
+                    info!(
+                        "{ATTEMPTS} uploads in chunks were cut off: the next one tells its length"
+                    );
+                }
+            }
+            // An outage says nothing about chunks.
+            Err(Failure::Unreachable { .. }) => {}
+            _ => self.cut.store(0, Ordering::Relaxed),
+        }
+    }
+
+    /// Chunks are refused, but not lengths.
+    fn are_needed(&self) {
+        if !self.are_wanted() {
+            info!("the server wants the length of artifacts: they are packed twice");
+            self.cut.store(ATTEMPTS, Ordering::Relaxed);
+        }
     }
 }
 
@@ -46,22 +71,17 @@ impl Api {
     ) -> Result<(), Failure> {
         let path = format!("/v1/result/{}/artifact", percent(job_id));
         let action = "send a job's artifacts";
-        let failures = &self.common.lengths.failures;
-        if !self.common.lengths.are_wanted() {
+        let lengths = &self.common.lengths;
+        if !lengths.are_wanted() {
             let upload = Upload { open, length: None };
-            match self.call(action, "POST", &path, Outgoing::Artifacts(upload)) {
+            let sent = self.call(action, "POST", &path, Outgoing::Artifacts(upload));
+            lengths.note(&sent);
+            match sent {
                 // Chunks are refused, or the artifacts: the next attempt shows.
                 Err(Failure::Refused {
                     status: 400 | 411, ..
                 }) => {}
-                Err(failure) => {
-                    failures.fetch_add(1, Ordering::Relaxed);
-                    return Err(failure);
-                }
-                Ok(reply) => {
-                    failures.store(0, Ordering::Relaxed);
-                    return self.acknowledged(action, reply);
-                }
+                other => return self.acknowledged(action, other?),
             }
         }
         let length = measure(open).map_err(|error| Failure::transient(error.to_string()))?;
@@ -70,10 +90,7 @@ impl Api {
             length: Some(length),
         };
         let reply = self.call(action, "POST", &path, Outgoing::Artifacts(upload))?;
-        if !self.common.lengths.are_wanted() {
-            crate::info!("the server wants the length of artifacts: they are packed twice");
-            failures.store(ATTEMPTS, Ordering::Relaxed);
-        }
+        lengths.are_needed();
         self.acknowledged(action, reply)
     }
 }

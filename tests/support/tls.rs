@@ -147,6 +147,7 @@ struct Hub {
     accepted: AtomicUsize,
     /// Bytes a second from the client; 0 for any number.
     rate: AtomicU64,
+    stalled: AtomicBool,
 }
 
 impl Terminator {
@@ -164,6 +165,7 @@ impl Terminator {
                 silent: AtomicBool::new(false),
                 accepted: AtomicUsize::new(0),
                 rate: AtomicU64::new(0),
+                stalled: AtomicBool::new(false),
             }),
         };
         let hub = Arc::clone(&terminator.hub);
@@ -206,6 +208,11 @@ impl Terminator {
         self.hub.rate.store(bytes_per_second, Ordering::SeqCst);
     }
 
+    /// Reads nothing from anybody; or an end of that.
+    pub fn stall(&self, stalled: bool) {
+        self.hub.stalled.store(stalled, Ordering::SeqCst);
+    }
+
     /// How many connections there have been.
     pub fn accepted(&self) -> usize {
         self.hub.accepted.load(Ordering::SeqCst)
@@ -217,6 +224,7 @@ impl Drop for Terminator {
         let _ = TcpStream::from(OwnedFd::from(self.listener.try_clone().unwrap()))
             .shutdown(Shutdown::Both);
         self.hub.cut();
+        self.stall(false);
     }
 }
 
@@ -278,6 +286,9 @@ impl Hub {
         loop {
             let begun = Instant::now();
             let mut client = client;
+            while self.stalled.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(20));
+            }
             let read = client.read(&mut sealed)?;
             if read == 0 {
                 return Ok(());

@@ -62,18 +62,24 @@ fn trickle(mut client: TcpStream, bytes: &[u8]) {
 
 fn get(http: &Http, patience: Patience) -> Result<String, String> {
     let nobody = Credentials::default();
-    http.send("GET", "/", nobody, Payload::Nothing, patience)?
+    http.send("GET", "/", nobody, Payload::Nothing, patience)
+        .map_err(|failed| failed.cause)?
         .text(1 << 30)
 }
 
-fn upload(http: &Http, reader: &mut dyn Read) -> Result<String, String> {
+fn send(http: &Http, length: Option<u64>, reader: &mut dyn Read) -> Result<Reply, NoAnswer> {
     let payload = Payload::Stream {
         content_type: "application/octet-stream",
-        length: None,
+        length,
         reader,
     };
     let nobody = Credentials::default();
-    http.send("POST", "/", nobody, payload, Patience::LongAnswer)?
+    http.send("POST", "/", nobody, payload, Patience::LongAnswer)
+}
+
+fn upload(http: &Http, reader: &mut dyn Read) -> Result<String, String> {
+    send(http, None, reader)
+        .map_err(|failed| failed.cause)?
         .text(1 << 10)
 }
 
@@ -275,4 +281,39 @@ fn row_23_fifty_time_outs_leave_no_thread_and_no_descriptor() {
     println!("{said}");
     assert!(child.status.success(), "{child:?}");
     assert!(said.contains("after 50 time-outs"), "{said}");
+}
+
+/// Says this as soon as there is a head, and closes with the rest unread.
+fn interrupt(mut client: TcpStream, answer: &str) {
+    head(&client);
+    client.write_all(answer.as_bytes()).unwrap();
+}
+
+#[test]
+fn what_a_server_says_before_it_closes_is_read() {
+    let url = server("http://", |client| {
+        interrupt(
+            client,
+            "HTTP/1.1 411 Length Required\r\nContent-Length: 3\r\n\r\nwhy",
+        );
+    });
+    let http = client(&url, NEVER);
+    let length = 1 << 30;
+    for length in [None, Some(length)] {
+        let mut endless = io::repeat(1).take(1 << 30);
+        let reply = send(&http, length, &mut endless).unwrap();
+        assert_eq!(reply.status, 411);
+        assert_eq!(reply.text(10).as_deref(), Ok("why"));
+        assert!(endless.limit() > 0, "it was not read to its end");
+    }
+}
+
+#[test]
+fn who_has_not_read_everything_has_not_got_it() {
+    let url = server("http://", |client| {
+        interrupt(client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK");
+    });
+    let failed = send(&client(&url, NEVER), None, &mut io::repeat(1)).unwrap_err();
+    assert_eq!(failed.cause, "the connection was cut");
+    assert!(failed.was_cut);
 }
