@@ -14,6 +14,7 @@ mod pipe;
 mod poll;
 mod process;
 mod signal;
+mod socket;
 
 pub use pipe::{Pipe, Wake, pipe};
 pub use poll::poll;
@@ -22,6 +23,7 @@ pub use process::{
     reap, send_signal, signal_group, spawn,
 };
 pub use signal::{Signal, Signals, hold_signals, release_signals};
+pub use socket::unsent;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;

@@ -6,16 +6,15 @@
 
 #[cfg(test)]
 mod deadlines;
-mod guard;
+mod socket;
 
 use super::TlsFiles;
 use super::tls::{self, Tls};
-use guard::{Closed, Guard, Outgoing, is_cut};
+use socket::{Closed, Outgoing, Sockets, is_cut};
 use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body, SendBody};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
@@ -26,8 +25,7 @@ const IDLE_AGE: Duration = Duration::from_secs(5);
 struct Limits {
     /// To reach the server, and to send it the head of a request.
     connect: Duration,
-    /// For one piece of a body to be sent: nothing moves for as long as this, or
-    /// twice as long if the kernel took a part of the piece.
+    /// For one piece of a body to be sent, a few kilobytes.
     stall: Duration,
     /// For the server to think, and between two pieces of its answer.
     answer: Duration,
@@ -43,7 +41,7 @@ struct Limits {
 
 const LIMITS: Limits = Limits {
     connect: Duration::from_secs(10),
-    stall: Duration::from_secs(28),
+    stall: Duration::from_secs(50),
     answer: Duration::from_secs(60),
     body: Duration::from_secs(120),
     uploaded: Duration::from_secs(180),
@@ -131,8 +129,8 @@ impl Http {
         };
         let closed = Closed::default();
         let agent = |config| {
-            let connector = ().chain(TcpConnector::default()).chain(Guard(closed.clone()));
-            Agent::with_parts(config, tls::above(connector), DefaultResolver::default())
+            let connector = tls::above(Sockets(closed.clone()));
+            Agent::with_parts(config, connector, DefaultResolver::default())
         };
         let calls = builder()
             .timeout_per_read(Some(limits.answer))

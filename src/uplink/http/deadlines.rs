@@ -317,3 +317,44 @@ fn who_has_not_read_everything_has_not_got_it() {
     assert_eq!(failed.cause, "the connection was cut");
     assert!(failed.was_cut);
 }
+
+/// Notes when it came to its end.
+struct Ending<R>(R, Option<Instant>);
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        if read == 0 {
+            self.1.get_or_insert_with(Instant::now);
+        }
+        Ok(read)
+    }
+}
+
+#[test]
+fn what_is_still_in_the_kernel_is_waited_for() {
+    let url = server("http://", |mut client| {
+        head(&client);
+        let (mut buffer, mut end) = ([0; 8 << 10], Vec::new());
+        while !end.ends_with(b"0\r\n\r\n") {
+            let read = client.read(&mut buffer).unwrap();
+            assert!(read > 0, "it is cut off");
+            end = buffer[..read].to_vec();
+            thread::sleep(Duration::from_millis(60));
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+        client.write_all(answer).unwrap();
+    });
+    let uploaded = Limits {
+        uploaded: Duration::from_secs(2),
+        ..NEVER
+    };
+    let mut body = Ending(io::repeat(1).take(MEGABYTE as u64), None);
+    let answer = upload(&client(&url, uploaded), &mut body);
+    assert_eq!(answer.as_deref(), Ok("OK"));
+    let waited = body.1.unwrap().elapsed();
+    assert!(
+        waited > uploaded.uploaded,
+        "{waited:?}: the kernel held too little"
+    );
+}
