@@ -1,6 +1,6 @@
 //! Between jobs: who the agent is, what the server wants of it, the next job.
 
-use super::space::lack_of_space;
+use super::space::lack_of_space_after_clearing;
 use super::{Agent, End, Event, Mode};
 use crate::uplink::{self, AgentData, Answer, Ask, Failure};
 use crate::{debug, info, sys, warning};
@@ -123,7 +123,7 @@ impl Agent {
                 return Ok(Cycle::Over(End::Restart));
             }
         }
-        let lack = lack_of_space(&self.config);
+        let lack = lack_of_space_after_clearing(&self.config);
         self.say_space(lack.as_deref());
         self.post_state(&data, lack.as_deref())?;
         self.announce()?;

@@ -1,6 +1,8 @@
 //! Whether there is room for a job.
 
 use crate::config::Config;
+use crate::info;
+use crate::job::remove_oldest_refused;
 use crate::sys::files::{self, Space};
 
 /// How the comment at the server begins when there is none.
@@ -13,9 +15,25 @@ const JOBS_FILES: u64 = 64;
 /// connections and the levels of its artifacts.
 const JOBS_DESCRIPTORS: usize = 32;
 
+/// Why no job can be taken, if there is no room for one. What servers refused is
+/// kept for people to look at, but not in the way of a job: it goes, the oldest
+/// first, one each time.
+pub(super) fn lack_of_space_after_clearing(config: &Config) -> Option<String> {
+    let lack = lack_of_space(config)?;
+    let place = &config.results_basedir;
+    let is_full = |space: Space| space.free < wanted(space, config.min_free_space);
+    if files::space(place).is_ok_and(is_full)
+        && let Ok(Some(removed)) = remove_oldest_refused(place, &config.agent_id)
+    {
+        info!("removed {}, to make room for jobs", removed.display());
+        return lack_of_space(config);
+    }
+    Some(lack)
+}
+
 /// Why no job can be taken, if there is no room for one. The text does not
 /// change with every byte, so that it need not be said again and again.
-pub(super) fn lack_of_space(config: &Config) -> Option<String> {
+fn lack_of_space(config: &Config) -> Option<String> {
     if let Err(error) = files::spare_descriptors(JOBS_DESCRIPTORS) {
         return Some(format!("{NO_SPACE}no files can be opened: {error}"));
     }

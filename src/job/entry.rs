@@ -55,6 +55,8 @@ pub enum Entry {
     Reported(Phase),
     /// The server has the artifacts.
     ArtifactsSent,
+    /// The server will not have the artifacts.
+    ArtifactsRefused,
     /// The server knows that the job is complete.
     Complete,
 }
@@ -103,7 +105,7 @@ impl Entry {
                 let number = i64::try_from(*next_fragment).unwrap_or(i64::MAX);
                 line.integer("next_fragment", number);
             }
-            Entry::ArtifactsSent | Entry::Complete => {}
+            Entry::ArtifactsSent | Entry::ArtifactsRefused | Entry::Complete => {}
         }
         line.finish() + "\n"
     }
@@ -146,6 +148,7 @@ impl Entry {
             },
             "reported" => Entry::Reported(phase()?),
             "artifacts_sent" => Entry::ArtifactsSent,
+            "artifacts_refused" => Entry::ArtifactsRefused,
             "complete" => Entry::Complete,
             _ => return None,
         })
@@ -163,6 +166,7 @@ impl Entry {
             Entry::DeviceInfoSent(_) => "device_info_sent",
             Entry::Reported(_) => "reported",
             Entry::ArtifactsSent => "artifacts_sent",
+            Entry::ArtifactsRefused => "artifacts_refused",
             Entry::Complete => "complete",
         }
     }
@@ -212,6 +216,7 @@ mod tests {
             Entry::DeviceInfoSent(1),
             Entry::Reported(Phase::Cleanup),
             Entry::ArtifactsSent,
+            Entry::ArtifactsRefused,
             Entry::Complete,
         ];
         for entry in entries {

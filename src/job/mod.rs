@@ -12,6 +12,7 @@ mod log_type;
 mod phase;
 mod progress;
 mod record;
+mod refused;
 mod workspace;
 
 pub use artifacts::Artifacts;
@@ -22,4 +23,5 @@ pub use log_type::{LOG_TYPES, LogType, PerLog};
 pub use phase::{PHASES, Phase};
 pub use progress::{LogProgress, NOT_RUN, PhaseProgress, Progress};
 pub use record::{Record, Records};
+pub use refused::remove_oldest_refused;
 pub use workspace::Workspace;

@@ -27,6 +27,8 @@ pub struct Progress {
     pub artifacts: Option<PathBuf>,
     /// The server has the artifacts.
     pub artifacts_sent: bool,
+    /// The server will not have the artifacts.
+    pub artifacts_refused: bool,
     /// The server knows that the job is complete.
     pub complete: bool,
 }
@@ -94,6 +96,7 @@ impl Progress {
             }
             Entry::Reported(phase) => self.with(*phase, |progress| progress.reported = true),
             Entry::ArtifactsSent => self.artifacts_sent = true,
+            Entry::ArtifactsRefused => self.artifacts_refused = true,
             Entry::Complete => self.complete = true,
         }
     }
@@ -115,19 +118,20 @@ impl Progress {
             .filter_map(|p| Some((p.phase, p.status?)))
     }
 
-    /// Whether the server refused a part of the logs.
+    /// Whether there are artifacts that the server may still take.
     #[must_use]
-    pub fn has_refused_logs(&self) -> bool {
+    pub fn owes_artifacts(&self) -> bool {
+        self.artifacts.is_some() && !self.artifacts_sent && !self.artifacts_refused
+    }
+
+    /// Whether the server refused something that people may want to look at: a
+    /// part of the logs, or the artifacts.
+    #[must_use]
+    pub fn has_refusals(&self) -> bool {
         let refused = |phase: &PhaseProgress| {
             let is_refused = |&log: &LogType| phase.logs.of(log).refused;
             LOG_TYPES.iter().any(is_refused)
         };
-        self.phases.iter().any(refused)
-    }
-
-    /// Whether there is nothing left that the server should get.
-    #[must_use]
-    pub fn is_delivered(&self) -> bool {
-        self.complete && (self.artifacts_sent || self.artifacts.is_none())
+        self.artifacts_refused || self.phases.iter().any(refused)
     }
 }

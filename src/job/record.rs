@@ -5,6 +5,7 @@
 //! journal is only ever added to; a torn last line is ignored, and with it
 //! whatever it was about to say.
 
+use super::refused::REFUSED;
 use super::{Entry, LogType, Phase, Progress};
 use crate::sys::files;
 use std::fs::{self, DirBuilder, File};
@@ -14,16 +15,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
-/// What servers refused is kept under this name beside the records.
-const REFUSED: &str = "refused";
 
 /// A record that can be added to, by the agent and the uplink alike.
 #[derive(Debug)]
 pub struct Record {
     directory: PathBuf,
-    /// None where the disk did not take it: the job is then known to this
-    /// process only.
-    journal: Mutex<Option<File>>,
+    journal: Mutex<Journal>,
+}
+
+/// The file of a record's journal.
+#[derive(Debug)]
+enum Journal {
+    /// Held open, so that a job that runs needs no descriptor to go on.
+    Open(File),
+    /// Opened for each entry: a job that is over has few left.
+    Closed,
+    /// The disk did not take it: the job is known to this process only.
+    Missing,
 }
 
 impl Record {
@@ -45,7 +53,7 @@ impl Record {
         let journal = files::create_fresh(&directory.join(JOURNAL))?;
         let record = Record {
             directory,
-            journal: Mutex::new(Some(journal)),
+            journal: Mutex::new(Journal::Open(journal)),
         };
         record.append(&Entry::Taken {
             job_id: job_id.to_owned(),
@@ -99,7 +107,7 @@ impl Record {
         }
         Ok(Record {
             directory: directory.to_owned(),
-            journal: Mutex::new(Some(journal)),
+            journal: Mutex::new(Journal::Closed),
         })
     }
 
@@ -108,7 +116,7 @@ impl Record {
     pub fn unwritten(basedir: &Path, job_id: &str) -> Record {
         Record {
             directory: basedir.join(format!("{job_id}.unwritten")),
-            journal: Mutex::new(None),
+            journal: Mutex::new(Journal::Missing),
         }
     }
 
@@ -118,8 +126,14 @@ impl Record {
     /// When the disk does not take it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(journal) = journal.as_mut() else {
-            return Ok(());
+        let mut opened;
+        let journal = match &mut *journal {
+            Journal::Open(file) => file,
+            Journal::Closed => {
+                opened = files::open_append(&self.directory.join(JOURNAL))?;
+                &mut opened
+            }
+            Journal::Missing => return Ok(()),
         };
         let before = journal.metadata()?.len();
         if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
@@ -131,6 +145,14 @@ impl Record {
             journal.sync_data()?;
         }
         Ok(())
+    }
+
+    /// The job is over: its journal need not be held open any more.
+    pub fn rest(&self) {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*journal, Journal::Open(_)) {
+            *journal = Journal::Closed;
+        }
     }
 
     /// Where the record is.
@@ -195,24 +217,6 @@ impl Record {
     #[must_use]
     pub fn artifacts(&self) -> PathBuf {
         self.directory.join("artifacts")
-    }
-
-    /// Puts the record aside, where it owes nothing and people find what the
-    /// server refused; returns where that is.
-    ///
-    /// # Errors
-    /// When it cannot be moved.
-    pub fn put_aside(&self) -> io::Result<PathBuf> {
-        let name = self.directory.file_name().unwrap_or_default();
-        let refused = self.directory.with_file_name(REFUSED);
-        match DirBuilder::new().mode(0o700).create(&refused) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let place = refused.join(name);
-        files::remove_tree(&place)?;
-        fs::rename(&self.directory, &place)?;
-        Ok(place)
     }
 
     /// Removes the record: nothing is owed any more.

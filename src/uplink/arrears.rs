@@ -4,6 +4,7 @@
 
 use super::api::{Api, Common};
 use super::delivery::{Delivery, Step};
+use crate::job::Progress;
 use crate::{info, warning};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -25,6 +26,8 @@ struct State {
 impl Arrears {
     /// Takes on what a job owes.
     pub(super) fn add(self: &Arc<Self>, delivery: Delivery, common: &Arc<Common>) {
+        // There may be many of them, and long ones.
+        delivery.record.rest();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.new.push(delivery);
         self.changed.notify_all();
@@ -109,8 +112,9 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
 
 /// Removes the record of a job of which the server has everything.
 pub(super) fn close(delivery: &Delivery) {
-    if delivery.progress.has_refused_logs() {
-        match delivery.record.put_aside() {
+    let Progress { agent_id, .. } = &delivery.progress;
+    if delivery.progress.has_refusals() {
+        match delivery.record.put_aside(agent_id) {
             Ok(place) => warning!(
                 "what the server refused of it is kept in {}",
                 place.display()

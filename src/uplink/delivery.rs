@@ -29,8 +29,10 @@ const STEP_PATIENCE: Duration = Duration::from_secs(600);
 const READ_RECORDS: &str = "read what is owed to the server";
 /// So many attempts are made to post the device's information.
 const DEVICE_ATTEMPTS: u32 = 3;
-/// Between attempts at artifacts that the server has refused.
+/// Between attempts at artifacts that the server has refused, and how many there
+/// are: for a day, somebody may raise a limit.
 const REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
+const REFUSED_ATTEMPTS: u32 = 24;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub(super) struct Delivery {
     failing: Option<Instant>,
     /// The artifacts come after `complete`.
     artifacts_last: bool,
+    /// So often they were refused after that.
+    refusals: u32,
     /// What is missing in the artifacts has been said.
     left_out_said: Arc<AtomicBool>,
     /// The disk did not take the last entry.
@@ -88,6 +92,7 @@ impl Delivery {
             longest_pause,
             failing: None,
             artifacts_last: false,
+            refusals: 0,
             left_out_said: Arc::default(),
             unwritten: false,
         }
@@ -128,7 +133,7 @@ impl Delivery {
         if let Some(phase) = self.current() {
             return self.next_of(phase, now);
         }
-        let artifacts = self.progress.artifacts.is_some() && !self.progress.artifacts_sent;
+        let artifacts = self.progress.owes_artifacts();
         match self.progress {
             Progress {
                 finished: false, ..
@@ -339,17 +344,30 @@ impl Delivery {
                 Ok(())
             }
             Err(failure) if failure.is_refusal() || self.is_hopeless() => {
-                if !self.artifacts_last {
-                    let what = format!("its artifacts, which stay in {}", path.display());
-                    self.refused(&what, failure.cause());
-                    self.artifacts_last = true;
-                }
-                if self.progress.complete {
-                    self.backoff.rest(REFUSED_PAUSE);
-                }
+                self.put_artifacts_off(&failure);
                 Ok(())
             }
             Err(transient) => Err(transient),
+        }
+    }
+
+    /// The job is complete without them. They are tried again for a while.
+    fn put_artifacts_off(&mut self, failure: &Failure) {
+        if !self.artifacts_last {
+            self.refused("its artifacts", failure.cause());
+            self.artifacts_last = true;
+        }
+        if !self.progress.complete {
+            return;
+        }
+        if failure.is_refusal() {
+            self.refusals += 1;
+        }
+        if self.refusals >= REFUSED_ATTEMPTS {
+            self.bring_home();
+            self.note(&Entry::ArtifactsRefused);
+        } else {
+            self.backoff.rest(REFUSED_PAUSE);
         }
     }
 
@@ -379,6 +397,8 @@ impl Delivery {
     fn refused(&self, what: &str, cause: &str) {
         let id = &self.progress.job_id;
         warning!("cannot deliver of job {id} {what}: {cause}; going on without");
+        // It is for people; the log has it as well.
+        let _ = self.record.note_refusal(what, cause);
     }
 
     /// What is owed cannot be read just now: no descriptor is left, or the disk
@@ -415,7 +435,7 @@ impl Delivery {
         let Some(path) = self.progress.artifacts.clone() else {
             return;
         };
-        if self.progress.artifacts_sent || path.starts_with(self.record.directory()) {
+        if !self.progress.owes_artifacts() || path.starts_with(self.record.directory()) {
             return;
         }
         let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
@@ -520,6 +540,34 @@ mod tests {
         assert_eq!(job.next(now), Step::Artifacts);
         job.apply(&Entry::ArtifactsSent);
         assert_eq!(job.next(now), Step::Done);
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    #[test]
+    fn row_28_artifacts_that_are_refused_are_given_up_in_the_end() {
+        let basedir = std::env::temp_dir().join(format!("tfa-refusals-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        let elsewhere = basedir.join("elsewhere");
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("file"), "x").unwrap();
+        let artifacts = Some(elsewhere.clone());
+        job.apply(&Entry::Finished { artifacts });
+        let failure = Failure::Refused {
+            status: 413,
+            cause: "too large".into(),
+        };
+        job.put_artifacts_off(&failure);
+        let later = Instant::now() + REFUSED_PAUSE * 2;
+        assert_eq!(job.next(later), Step::Complete, "that comes first");
+        job.apply(&Entry::Complete);
+        for attempt in 1..=REFUSED_ATTEMPTS {
+            assert_eq!(job.next(later), Step::Artifacts, "{attempt}");
+            job.put_artifacts_off(&failure);
+        }
+        assert_eq!(job.next(later), Step::Done);
+        assert!(job.progress.has_refusals());
+        assert!(job.record.directory().join("artifacts.tar.gz").exists());
+        assert!(!elsewhere.exists());
         std::fs::remove_dir_all(basedir).unwrap();
     }
 

@@ -51,7 +51,7 @@ impl Connector<()> for Sockets {
         _: Option<()>,
     ) -> Result<Option<Socket>, Error> {
         let (config, timeout) = (details.config, details.timeout);
-        let stream = connect(&details.addrs, limit_of(timeout))?;
+        let stream = connect(&details.addrs, limit_of(timeout)?)?;
         let stream = stream.ok_or(Error::Timeout(timeout.reason))?;
         stream.set_nodelay(true)?;
         Ok(Some(Socket {
@@ -65,8 +65,11 @@ impl Connector<()> for Sockets {
 }
 
 /// How long something may take, if that is limited.
-fn limit_of(timeout: NextTimeout) -> Option<Duration> {
-    timeout.not_zero().map(|limit| *limit)
+fn limit_of(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
+    match timeout.after.is_zero() {
+        true => Err(Error::Timeout(timeout.reason)),
+        false => Ok(timeout.not_zero().map(|limit| *limit)),
+    }
 }
 
 /// The first of the addresses where somebody is; none when the time is over.
@@ -137,9 +140,10 @@ impl Transport for Socket {
             return Err(Error::Timeout(reason));
         }
         let timeout = timeout.for_write();
+        let limit = limit_of(timeout)?;
         let bytes = self.buffers.output();
         let bytes = bytes.get(..amount).unwrap_or_default();
-        match write(&self.stream, bytes, limit_of(timeout)) {
+        match write(&self.stream, bytes, limit) {
             Ok(()) => Ok(()),
             Err(error) if is_cut(&error) => {
                 self.broken = true;
@@ -156,8 +160,9 @@ impl Transport for Socket {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = timeout.for_read();
+        let limit = limit_of(timeout)?;
         let buffer = self.buffers.input_append_buf();
-        let read = match read(&self.stream, buffer, limit_of(timeout)) {
+        let read = match read(&self.stream, buffer, limit) {
             Err(error) if is_timeout(&error) => return Err(Error::Timeout(timeout.reason)),
             other => other?,
         };
