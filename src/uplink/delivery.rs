@@ -4,18 +4,16 @@
 //! exit status, then the artifacts, then `complete`. It is the same walk while
 //! the job runs, after an outage, and after a restart of the agent.
 
+mod steps;
+
 use super::api::Api;
 use super::backoff::Backoff;
 use super::failure::Failure;
 use super::waiting::Waiting;
 use crate::job::{
-    Artifacts, Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress,
-    Record,
+    Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress, Record,
 };
-use crate::json::{Json, Object};
 use crate::warning;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -26,13 +24,6 @@ const LARGEST_FRAGMENT: u64 = 256 << 10;
 /// When artifacts or a fragment fail for as long as this although the server
 /// answers, the job goes on without them.
 const STEP_PATIENCE: Duration = Duration::from_secs(600);
-const READ_RECORDS: &str = "read what is owed to the server";
-/// So many attempts are made to post the device's information.
-const DEVICE_ATTEMPTS: u32 = 3;
-/// Between attempts at artifacts that the server has refused, and how many there
-/// are: for a day, somebody may raise a limit.
-const REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
-const REFUSED_ATTEMPTS: u32 = 24;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,203 +205,6 @@ impl Delivery {
             .is_some_and(|since| since.elapsed() >= STEP_PATIENCE)
     }
 
-    fn fragment(
-        &mut self,
-        api: &Api,
-        phase: Phase,
-        log: LogType,
-        from: u64,
-    ) -> Result<(), Failure> {
-        let started = Instant::now();
-        let text = match self
-            .record
-            .read_log(phase, log, from, self.largest_fragment)
-        {
-            Ok(text) => text,
-            Err(error) if is_lasting(&error) => {
-                let path = self.record.log(phase, log);
-                warning!(
-                    "cannot read {}: {error}; the rest of it is not sent",
-                    path.display()
-                );
-                String::new()
-            }
-            Err(error) => return Err(self.unreadable(api, &error)),
-        };
-        api.common.faults.over(READ_RECORDS);
-        if text.is_empty() {
-            // Or the log is shorter than it was: there is nothing to send.
-            self.note(&Entry::LogRefused { phase, log });
-            return Ok(());
-        }
-        let number = *self.progress.next_fragment.of(log);
-        let bytes = from + text.len() as u64;
-        match api.post_fragment(&self.progress.job_id, phase, log, number, &text) {
-            Ok(()) => {
-                self.waiting.of_mut(log).sent(phase, bytes, started);
-                self.note(&Entry::Sent {
-                    phase,
-                    log,
-                    bytes,
-                    next_fragment: number + 1,
-                });
-                Ok(())
-            }
-            Err(Failure::Refused { status: 413, .. }) if self.largest_fragment > 1_024 => {
-                self.largest_fragment /= 2;
-                Ok(())
-            }
-            Err(failure) if failure.is_refusal() || self.is_hopeless() => {
-                let what = format!("the {} of its {phase} phase", log.name());
-                self.refused(&what, failure.cause());
-                self.note(&Entry::LogRefused { phase, log });
-                Ok(())
-            }
-            Err(transient) => Err(transient),
-        }
-    }
-
-    /// The newest version: each one takes the place of those before.
-    fn device_info(&mut self, api: &Api) -> Result<(), Failure> {
-        let version = self.progress.device_info;
-        let text = match std::fs::read_to_string(self.record.device_info()) {
-            Err(error) if !is_lasting(&error) => return Err(self.unreadable(api, &error)),
-            text => text.unwrap_or_default(),
-        };
-        let info = Json::parse(&text)
-            .ok()
-            .and_then(|json| json.get("device_info"));
-        if let Some(info) = info {
-            let mut body = Object::new();
-            body.json("device_info", info);
-            match api.post_result(&self.progress.job_id, body) {
-                // It is the least of what is owed, and came from anybody.
-                Err(failure) if failure.is_refusal() || self.failures() >= DEVICE_ATTEMPTS => {
-                    self.refused("the device's information", failure.cause());
-                }
-                other => other?,
-            }
-        }
-        self.note(&Entry::DeviceInfoSent(version));
-        Ok(())
-    }
-
-    fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
-        let mut body = Object::new();
-        body.object("status", self.statuses(Some(phase)));
-        match api.post_result(&self.progress.job_id, body) {
-            Err(Failure::Refused { cause, .. }) => {
-                self.refused(&format!("the status of its {phase} phase"), &cause);
-            }
-            other => other?,
-        }
-        self.note(&Entry::Reported(phase));
-        Ok(())
-    }
-
-    /// The exit statuses up to a phase, or all: each post replaces the last.
-    fn statuses(&self, last: Option<Phase>) -> Object {
-        let mut status = Object::new();
-        for (phase, value) in self.progress.statuses() {
-            status.integer(phase.name(), value);
-            if last == Some(phase) {
-                break;
-            }
-        }
-        status
-    }
-
-    fn artifacts(&mut self, api: &Api) -> Result<(), Failure> {
-        let Some(path) = self.progress.artifacts.clone() else {
-            return Ok(());
-        };
-        let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
-        if let Err(error) = artifacts.open() {
-            if !is_lasting(&error) {
-                return Err(self.unreadable(api, &error));
-            }
-            warning!(
-                "cannot read {}: {error}; job {} goes home without artifacts",
-                path.display(),
-                self.progress.job_id
-            );
-            self.note(&Entry::ArtifactsSent);
-            return Ok(());
-        }
-        match api.post_artifacts(&self.progress.job_id, &mut || artifacts.open()) {
-            Ok(()) => {
-                self.note(&Entry::ArtifactsSent);
-                artifacts.remove();
-                Ok(())
-            }
-            Err(failure) if failure.is_refusal() || self.is_hopeless() => {
-                self.put_artifacts_off(&failure);
-                Ok(())
-            }
-            Err(transient) => Err(transient),
-        }
-    }
-
-    /// The job is complete without them. They are tried again for a while.
-    fn put_artifacts_off(&mut self, failure: &Failure) {
-        if !self.artifacts_last {
-            self.refused("its artifacts", failure.cause());
-            self.artifacts_last = true;
-        }
-        if !self.progress.complete {
-            return;
-        }
-        if failure.is_refusal() {
-            self.refusals += 1;
-        }
-        if self.refusals >= REFUSED_ATTEMPTS {
-            self.bring_home();
-            self.note(&Entry::ArtifactsRefused);
-        } else {
-            self.backoff.rest(REFUSED_PAUSE);
-        }
-    }
-
-    fn complete(&mut self, api: &Api) -> Result<(), Failure> {
-        let mut body = Object::new();
-        if self.progress.statuses().next().is_some() {
-            body.object("status", self.statuses(None));
-        }
-        body.string("job_state", "complete");
-        if let Err(failure) = api.post_result(&self.progress.job_id, body) {
-            let Failure::Refused { cause, .. } = failure else {
-                return Err(failure);
-            };
-            // The least that everybody waits for.
-            self.refused("its final result", &cause);
-            let mut body = Object::new();
-            body.string("job_state", "complete");
-            match api.post_result(&self.progress.job_id, body) {
-                Err(Failure::Refused { cause, .. }) => self.refused("that it is complete", &cause),
-                other => other?,
-            }
-        }
-        self.note(&Entry::Complete);
-        Ok(())
-    }
-
-    fn refused(&self, what: &str, cause: &str) {
-        let id = &self.progress.job_id;
-        warning!("cannot deliver of job {id} {what}: {cause}; going on without");
-        // It is for people; the log has it as well.
-        let _ = self.record.note_refusal(what, cause);
-    }
-
-    /// What is owed cannot be read just now: no descriptor is left, or the disk
-    /// fails for a while. Nothing is lost by waiting.
-    fn unreadable(&self, api: &Api, error: &io::Error) -> Failure {
-        let cause = error.to_string();
-        api.common
-            .faults
-            .report(READ_RECORDS, &cause, "trying again");
-        Failure::transient(cause)
-    }
-
     /// Writes down what the server has. Where the disk does not take that, it is
     /// remembered: only a restart could then send something again.
     fn note(&mut self, entry: &Entry) {
@@ -428,41 +222,6 @@ impl Delivery {
         }
         self.progress.apply(entry);
     }
-
-    /// Moves artifacts that are still in the workspace into the record, where
-    /// they survive a reboot.
-    pub(super) fn bring_home(&mut self) {
-        let Some(path) = self.progress.artifacts.clone() else {
-            return;
-        };
-        if !self.progress.owes_artifacts() || path.starts_with(self.record.directory()) {
-            return;
-        }
-        let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
-        match artifacts.move_into(self.record.directory()) {
-            Ok(whole) => self.moved(whole),
-            Err(error) => warning!(
-                "cannot move the artifacts of job {} into its record: {error}; they stay in {} \
-                 until they can be sent",
-                self.progress.job_id,
-                path.display()
-            ),
-        }
-    }
-
-    fn moved(&mut self, to: PathBuf) {
-        self.note(&Entry::Finished {
-            artifacts: Some(to),
-        });
-    }
-}
-
-/// Whether a file will not come back by itself.
-fn is_lasting(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other
-    )
 }
 
 #[cfg(test)]
@@ -471,7 +230,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn delivery(basedir: &Path) -> Delivery {
+    pub(super) fn delivery(basedir: &Path) -> Delivery {
         let id = "4a01916a-c18b-4c2c-87bb-7da770768044";
         std::fs::create_dir_all(basedir).unwrap();
         let record = Record::create(basedir, id, "a").unwrap();
@@ -540,34 +299,6 @@ mod tests {
         assert_eq!(job.next(now), Step::Artifacts);
         job.apply(&Entry::ArtifactsSent);
         assert_eq!(job.next(now), Step::Done);
-        std::fs::remove_dir_all(basedir).unwrap();
-    }
-
-    #[test]
-    fn row_28_artifacts_that_are_refused_are_given_up_in_the_end() {
-        let basedir = std::env::temp_dir().join(format!("tfa-refusals-{}", std::process::id()));
-        let mut job = delivery(&basedir);
-        let elsewhere = basedir.join("elsewhere");
-        std::fs::create_dir_all(&elsewhere).unwrap();
-        std::fs::write(elsewhere.join("file"), "x").unwrap();
-        let artifacts = Some(elsewhere.clone());
-        job.apply(&Entry::Finished { artifacts });
-        let failure = Failure::Refused {
-            status: 413,
-            cause: "too large".into(),
-        };
-        job.put_artifacts_off(&failure);
-        let later = Instant::now() + REFUSED_PAUSE * 2;
-        assert_eq!(job.next(later), Step::Complete, "that comes first");
-        job.apply(&Entry::Complete);
-        for attempt in 1..=REFUSED_ATTEMPTS {
-            assert_eq!(job.next(later), Step::Artifacts, "{attempt}");
-            job.put_artifacts_off(&failure);
-        }
-        assert_eq!(job.next(later), Step::Done);
-        assert!(job.progress.has_refusals());
-        assert!(job.record.directory().join("artifacts.tar.gz").exists());
-        assert!(!elsewhere.exists());
         std::fs::remove_dir_all(basedir).unwrap();
     }
 
