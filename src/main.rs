@@ -82,13 +82,10 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
 fn begin_anew() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    let error = match sys::hold_signals() {
-        Ok(()) => Command::new("/proc/self/exe")
-            .arg0(name)
-            .args(arguments)
-            .exec(),
-        Err(error) => error,
-    };
+    let error = Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .exec();
     complain(&format!(
         "cannot begin anew: {error}; the supervisor has to do it"
     ));

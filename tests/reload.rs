@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 use support::lab::{Lab, is_alive, wait_for_file, wait_until};
 use testflinger_agent::job::Phase;
 
@@ -80,4 +81,63 @@ fn a_log_that_was_moved_away_is_begun_anew() {
             .unwrap()
             .contains("for the queues lab")
     );
+}
+
+#[test]
+fn a_configuration_that_could_not_be_started_with_is_refused_beforehand() {
+    let lab = Lab::new().command("test", "echo the old way");
+    let other = lab.agent_named("other");
+    other.wait_for_log("for the queues");
+    let agent = lab.agent();
+    agent.wait_for_log("for the queues");
+    agent.edit("the old way", "the new way");
+    // Somebody else is called that.
+    agent.edit("\"lab-agent\"", "\"other\"");
+    agent.signal("HUP");
+    agent.wait_for_log("another agent with the agent_id other runs");
+    agent.edit("\"other\"", "\"lab-agent\"");
+    // A place that cannot be a directory.
+    let logs = lab.scratch.path("logs").to_str().unwrap().to_owned();
+    agent.edit(&logs, "/dev/null/logs");
+    agent.signal("HUP");
+    agent.wait_for_log("cannot make the directory /dev/null/logs");
+    let config = fs::read_to_string(&agent.config).unwrap();
+    // One that waits for a writer.
+    fs::remove_file(&agent.config).unwrap();
+    let status = Command::new("mkfifo").arg(&agent.config).status().unwrap();
+    assert!(status.success());
+    agent.signal("HUP");
+    agent.wait_for_log("cannot be read: not a regular file; the configuration stays as it was");
+    drop(other);
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "the old way\n");
+    fs::remove_file(&agent.config).unwrap();
+    fs::write(&agent.config, config.replace("/dev/null/logs", &logs)).unwrap();
+    agent.signal("HUP");
+    agent.wait_for_log("beginning anew");
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "the new way\n");
+}
+
+/// Both signals at once, again and again: the one that stops is never lost in
+/// the moment in which the agent becomes another.
+#[test]
+fn a_signal_that_comes_with_a_hangup_is_not_lost() {
+    let lab = Lab::new();
+    for round in 0..10 {
+        let mut agent = lab.agent();
+        agent.wait_for_log("for the queues");
+        let (name, status) = if round % 2 == 0 {
+            ("TERM", 0)
+        } else {
+            ("USR1", 1)
+        };
+        // By one shell: a process for each would come too late.
+        let both = format!("kill -HUP {0}; kill -{name} {0}", agent.pid());
+        let sent = Command::new("sh").args(["-c", &both]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(agent.wait(), status, "{round}: {}", agent.log());
+    }
 }

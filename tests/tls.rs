@@ -98,6 +98,21 @@ fn a_lab_s_authority_is_in_a_bundle_of_the_system() {
     assert_eq!(said(&agent, "cannot"), 0, "{}", agent.log());
 }
 
+#[test]
+fn a_bundle_of_the_system_that_is_empty_is_as_good_as_none() {
+    let authority = Authority::new();
+    let (lab, terminator) = lab_that_shows(&authority.issue(&LOOPBACK, NOW));
+    let bundle = write(&lab, "bundle.pem", "");
+    let trusted = write(&lab, "authority.pem", &authority.certificate);
+    let lab = lab
+        .behind(&terminator.url())
+        .environment("SSL_CERT_FILE", bundle.to_str().unwrap())
+        .set("ca_certificate", &quoted(trusted.to_str().unwrap()));
+    let agent = lab.agent();
+    works(&lab);
+    agent.wait_for_log("holds no certificate in PEM form; going on without the system's");
+}
+
 /// Shows the agent what it must not accept, then what it must; says what it said
 /// of the former.
 fn recovers(lab: Lab, terminator: &Terminator, authority: &Authority, cause: &str) -> String {

@@ -63,6 +63,11 @@ impl Events {
         self.leftovers.clear();
     }
 
+    /// The next signal that has come already.
+    pub(super) fn take_signal(&mut self) -> Option<Signal> {
+        self.signals.take()
+    }
+
     /// Waits for whatever comes first. What is urgent goes before output, so
     /// that no flood of that postpones a deadline.
     ///

@@ -45,8 +45,18 @@ enum Cycle {
 }
 
 impl Agent {
-    /// The agent's life, one cycle after the other.
+    /// The agent's life, to its end.
     pub fn live(&mut self) -> End {
+        let end = self.go_on();
+        // Before it begins anew, that is done already.
+        if end != End::Reload {
+            self.settle();
+        }
+        end
+    }
+
+    /// One cycle after the other.
+    fn go_on(&mut self) -> End {
         loop {
             if self.stopping.is_some() {
                 if self.idle.was_working && !self.abandoned {
@@ -55,9 +65,7 @@ impl Agent {
                 info!("stopped");
                 return End::Stopped;
             }
-            // A restart reads the configuration anew as well; and what the server
-            // does not know yet must not be forgotten.
-            if self.reload_wanted && !self.restart_wanted && self.offline.is_none() {
+            if self.is_to_begin_anew() {
                 info!("beginning anew with the new configuration");
                 return End::Reload;
             }

@@ -10,6 +10,7 @@ mod environment;
 mod events;
 mod idle;
 mod phase;
+mod reload;
 mod space;
 mod start;
 mod work;
@@ -17,7 +18,6 @@ mod work;
 pub use start::StartError;
 
 use crate::config::Config;
-use crate::log;
 use crate::sys::Signal;
 use crate::uplink::{self, Uplink};
 use crate::{error, info};
@@ -132,24 +132,6 @@ impl Agent {
             Signal::HangUp if self.mode == Mode::Daemon => self.hang_up(),
             Signal::Stop | Signal::Interrupt | Signal::HangUp => self.stop(),
             Signal::Child => {}
-        }
-    }
-
-    /// The log file may have been moved away, and the configuration changed. A
-    /// broken one changes nothing.
-    fn hang_up(&mut self) {
-        if let Err(error) = log::reopen() {
-            error!("cannot open the log again: {error}; the old file stays in use");
-        }
-        let checked = Config::load(&self.config_path)
-            .map_err(|error| error.to_string())
-            .and_then(|config| uplink::check(&config.server, &start::tls_files(&config)));
-        match checked {
-            Ok(()) => {
-                info!("SIGHUP: the configuration is read anew when the agent is idle");
-                self.reload_wanted = true;
-            }
-            Err(error) => error!("SIGHUP: {error}; the configuration stays as it was"),
         }
     }
 

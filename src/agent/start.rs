@@ -47,15 +47,8 @@ impl Agent {
             keep_workspace,
             lock_basedir,
         } = setup;
-        let basedirs = [
-            &lock_basedir,
-            &config.results_basedir,
-            &config.execution_basedir,
-            &config.logging_basedir,
-        ];
-        for directory in basedirs {
-            files::private_directory(directory).map_err(StartError::Missing)?;
-        }
+        files::private_directory(&lock_basedir).map_err(StartError::Missing)?;
+        make_directories(&config)?;
         let lock = lock(&lock_basedir, &config.agent_id)?;
         open_log(&config)?;
         for notice in &config.warnings {
@@ -153,6 +146,32 @@ impl Agent {
     }
 }
 
+/// Whether an agent that runs with `old` could start with `new`: takes whatever
+/// is not its own already, and gives it back.
+pub(super) fn rehearse(new: &Config, old: &Config) -> Result<(), StartError> {
+    make_directories(new)?;
+    let same_id = new.agent_id == old.agent_id;
+    if !same_id || new.results_basedir != old.results_basedir {
+        lock(&new.results_basedir, &new.agent_id)?;
+    }
+    if !same_id || new.logging_basedir != old.logging_basedir {
+        log_file(new)?;
+    }
+    Ok(())
+}
+
+fn make_directories(config: &Config) -> Result<(), StartError> {
+    let basedirs = [
+        &config.results_basedir,
+        &config.execution_basedir,
+        &config.logging_basedir,
+    ];
+    for directory in basedirs {
+        files::private_directory(directory).map_err(StartError::Missing)?;
+    }
+    Ok(())
+}
+
 /// The files of TLS that a configuration names.
 pub(super) fn tls_files(config: &Config) -> TlsFiles {
     TlsFiles {
@@ -205,29 +224,39 @@ fn lock(basedir: &Path, agent_id: &str) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// Opens the agent's log file, or one of its own where another agent on this
-/// host has that.
+/// Opens the agent's log.
 fn open_log(config: &Config) -> Result<(), StartError> {
-    let basedir = &config.logging_basedir;
     let console = (!config.logging_quiet).then_some(config.logging_level);
+    let (file, own) = log_file(config)?;
+    log::open(file, config.log_format, config.logging_level, console);
+    if let Some(own) = own {
+        info!("another agent logs here already; this one's log is {own}");
+    }
+    Ok(())
+}
+
+/// The agent's log file; where another agent on this host has that, one of its
+/// own, with its name.
+fn log_file(config: &Config) -> Result<(LogFile, Option<String>), StartError> {
+    let basedir = &config.logging_basedir;
+    let open = |name: &str| {
+        let path = basedir.join(name);
+        LogFile::open(&path).map_err(|error| {
+            StartError::Missing(format!("cannot open the log {}: {error}", path.display()))
+        })
+    };
+    if let Some(file) = open("testflinger-agent.log")? {
+        return Ok((file, None));
+    }
     let own = format!(
         "testflinger-agent-{}.log",
         files::escape_name(&config.agent_id)
     );
-    for name in ["testflinger-agent.log", &own] {
-        let path = basedir.join(name);
-        let file = LogFile::open(&path).map_err(|error| {
-            StartError::Missing(format!("cannot open the log {}: {error}", path.display()))
-        })?;
-        let Some(file) = file else { continue };
-        log::open(file, config.log_format, config.logging_level, console);
-        if name == own {
-            info!("another agent logs here already; this one's log is {own}");
-        }
-        return Ok(());
+    match open(&own)? {
+        Some(file) => Ok((file, Some(own))),
+        None => Err(StartError::Missing(format!(
+            "cannot log: other programs hold both testflinger-agent.log and {own} in {}",
+            basedir.display()
+        ))),
     }
-    Err(StartError::Missing(format!(
-        "cannot log: other programs hold both testflinger-agent.log and {own} in {}",
-        basedir.display()
-    )))
 }

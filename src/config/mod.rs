@@ -17,10 +17,9 @@ pub use report::{Error, Notice};
 
 use crate::job::{PHASES, Phase};
 use crate::log::{Format, Level};
+use crate::sys::files;
 use crate::yaml;
 use fields::Fields;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,11 +86,7 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or does not hold what is wanted.
     pub fn load(path: &Path) -> Result<Config, Error> {
-        let mut bytes = Vec::new();
-        // One byte more than allowed shows that there is more.
-        let most = yaml::MAX_BYTES as u64 + 1;
-        File::open(path)
-            .and_then(|file| file.take(most).read_to_end(&mut bytes))
+        let bytes = files::read_named(path, yaml::MAX_BYTES as u64)
             .map_err(|error| Error::of_file(path, format!("cannot be read: {error}")))?;
         Config::parse(path, &bytes)
     }

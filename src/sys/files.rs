@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -140,6 +140,24 @@ pub fn open_to_pack(path: &Path) -> io::Result<File> {
 /// When it cannot be opened, or is something else.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     regular(open_to_pack(path)?)
+}
+
+/// The whole of a file that a person named, up to `limit` bytes: it may be a link,
+/// but is a regular file, so that nobody waits for its other end.
+///
+/// # Errors
+/// When it cannot be read, is something else, or is longer.
+pub fn read_named(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let mut bytes = Vec::new();
+    regular(opened)?.take(limit + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(io::Error::other(format!("more than {limit} bytes"))),
+        false => Ok(bytes),
+    }
 }
 
 fn regular(file: File) -> io::Result<File> {

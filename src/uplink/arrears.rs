@@ -21,6 +21,8 @@ pub(super) struct Arrears {
 struct State {
     new: Vec<Delivery>,
     running: bool,
+    /// Nothing more is to be begun.
+    settled: bool,
 }
 
 impl Arrears {
@@ -31,18 +33,32 @@ impl Arrears {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.new.push(delivery);
         self.changed.notify_all();
-        if state.running {
+        if state.running || state.settled {
             return;
         }
         let (arrears, common) = (Arc::clone(self), Arc::clone(common));
         let thread = thread::Builder::new().name("arrears".into());
-        match thread.spawn(move || arrears.work(&common)) {
+        let work = move || {
+            super::leave_signals_to_the_agent();
+            arrears.work(&common);
+        };
+        match thread.spawn(work) {
             Ok(_) => state.running = true,
             Err(error) => warning!(
                 "cannot start the thread that sends what earlier jobs owe: {error}; it is tried \
                  again after the next job"
             ),
         }
+    }
+
+    /// Begins nothing more, and waits so long for what is under way.
+    pub(super) fn settle(&self, within: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.settled = true;
+        self.changed.notify_all();
+        let running = |state: &mut State| state.running;
+        // Either end of the wait is one.
+        drop(self.changed.wait_timeout_while(state, within, running));
     }
 
     fn work(&self, common: &Arc<Common>) {
@@ -60,7 +76,7 @@ impl Arrears {
         while let Some(wait) = self.pause(&mut open) {
             if let Some(wait) = wait {
                 let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if state.new.is_empty() {
+                if state.new.is_empty() && !state.settled {
                     // Either end of the wait is a reason to look again.
                     drop(self.changed.wait_timeout(state, wait));
                 }
@@ -75,8 +91,9 @@ impl Arrears {
     fn pause(&self, open: &mut Vec<Delivery>) -> Option<Option<Duration>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         open.append(&mut state.new);
-        if open.is_empty() {
+        if open.is_empty() || state.settled {
             state.running = false;
+            self.changed.notify_all();
             return None;
         }
         let now = Instant::now();

@@ -26,7 +26,7 @@ pub use failure::Failure;
 
 use crate::job::{Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
 use crate::json::Object;
-use crate::sys::Wake;
+use crate::sys::{self, Wake};
 use api::{Api, Common};
 use arrears::Arrears;
 use delivery::Delivery;
@@ -115,6 +115,8 @@ pub enum Event {
     Delivered,
     /// The job's rest is put aside, to be sent later.
     Owed,
+    /// Nothing is under way any more, or it takes too long.
+    Settled,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,7 @@ enum Command {
     Entry(Entry),
     Offline(String),
     CheckNow,
+    Settle(Duration),
 }
 
 /// What is waiting for the thread.
@@ -162,12 +165,16 @@ impl Uplink {
             queue: Arc::clone(&uplink.queue),
             arrears: Arc::clone(&uplink.arrears),
             job: None,
+            settled: false,
             events,
             wake,
         };
         thread::Builder::new()
             .name("uplink".into())
-            .spawn(move || thread.work())
+            .spawn(move || {
+                leave_signals_to_the_agent();
+                thread.work();
+            })
             .map_err(|error| format!("cannot start the uplink's thread: {error}"))?;
         Ok((uplink, receiver))
     }
@@ -211,10 +218,23 @@ impl Uplink {
         self.arrears.add(delivery, &self.common);
     }
 
+    /// Lets what is under way come to its end, if it does so within this time,
+    /// and begins nothing more; [`Event::Settled`] says when.
+    pub fn settle(&self, within: Duration) {
+        self.command(Command::Settle(within));
+    }
+
     fn command(&self, command: Command) {
         lock(&self.queue.0).commands.push_back(command);
         self.queue.1.notify_one();
     }
+}
+
+/// In a thread of this room: a signal is for the main thread, which knows when it
+/// can be lost.
+fn leave_signals_to_the_agent() {
+    // Without that, it would still be caught.
+    let _ = sys::hold_signals();
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -227,6 +247,8 @@ struct Thread {
     queue: Arc<(Mutex<Queue>, Condvar)>,
     arrears: Arc<Arrears>,
     job: Option<Box<LiveJob>>,
+    /// Nothing more is to be begun.
+    settled: bool,
     events: Sender<Event>,
     wake: Wake,
 }
@@ -299,6 +321,11 @@ impl Thread {
                 Some(job) => job.check_now(),
                 None => self.tell(Event::Checked),
             },
+            Command::Settle(within) => {
+                self.settled = true;
+                self.arrears.settle(within);
+                self.tell(Event::Settled);
+            }
         }
     }
 
@@ -319,7 +346,7 @@ impl Thread {
 
     /// Does one thing for the job; says until when there is nothing to do.
     fn turn(&mut self) -> Option<Instant> {
-        let job = self.job.as_mut()?;
+        let job = self.job.as_mut().filter(|_| !self.settled)?;
         let (events, wake) = (&self.events, &self.wake);
         let tell = |event| send(events, wake, event);
         match job.turn(&self.api, &tell) {

@@ -1,11 +1,12 @@
 //! TLS: whom to trust, whom to be, and what went wrong.
 
 use super::TlsFiles;
+use crate::sys::files;
+use crate::warning;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription, CertificateError, RootCertStore};
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
     "/etc/ssl/ca-bundle.pem",
 ];
+
+/// No bundle of certificates has more bytes than this.
+const LARGEST: u64 = 16 << 20;
 
 /// What a client needs for `https://` servers.
 #[derive(Clone, Debug)]
@@ -63,9 +67,12 @@ fn roots(files: &TlsFiles) -> Result<RootCerts, String> {
     let bundle = named.as_deref().into_iter().chain(BUNDLES);
     let bundle = bundle.map(Path::new).find(|path| path.exists());
     let mut trusted = Vec::new();
-    // Of the system's, what cannot be used is left out later.
-    if let Some(path) = bundle {
-        trusted.extend(parsed(path)?);
+    // Of the system's, what cannot be used is left out later; and a bundle that
+    // is none is as good as none.
+    match bundle.map(parsed) {
+        Some(Ok(found)) => trusted.extend(found),
+        Some(Err(error)) => warning!("{error}; going on without the system's certificates"),
+        None => {}
     }
     if let Some(path) = files.ca_certificate.as_deref() {
         let mut store = RootCertStore::empty();
@@ -92,7 +99,8 @@ fn roots(files: &TlsFiles) -> Result<RootCerts, String> {
 /// The certificates in a file; at least one.
 fn parsed(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = path.display();
-    let pem = fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let pem =
+        files::read_named(path, LARGEST).map_err(|error| format!("cannot read {name}: {error}"))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
@@ -110,7 +118,8 @@ fn identity(files: &TlsFiles, provider: Arc<CryptoProvider>) -> Result<Option<Cl
     };
     let chain = parsed(certificate)?;
     let name = key.display();
-    let pem = fs::read(key).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let pem =
+        files::read_named(key, LARGEST).map_err(|error| format!("cannot read {name}: {error}"))?;
     let holds = |words: &[u8]| pem.windows(words.len()).any(|found| found == words);
     if holds(b"BEGIN ENCRYPTED PRIVATE KEY") || holds(b"Proc-Type: 4,ENCRYPTED") {
         return Err(format!(
