@@ -76,7 +76,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
             // As a member of an object of our own: nothing else gets out.
             let mut only = Object::new();
             only.json("device_info", info);
-            Ok(Some(only.finish()))
+            let text = only.finish();
+            Ok(Json::parse(&text).ok().map(Json::sound))
         }
         _ => Err(io::Error::other("it does not hold {\"device_info\": {…}}")),
     }
@@ -120,6 +121,11 @@ mod tests {
         assert_eq!(
             read(&path).unwrap().unwrap(),
             "{\"device_info\": {\"device_ip\": \"1.2.3.4\"}}"
+        );
+        fs::write(&path, r#"{"device_info": {"name": "\ud800"}}"#).unwrap();
+        assert_eq!(
+            read(&path).unwrap().unwrap(),
+            "{\"device_info\": {\"name\": \"\u{fffd}\"}}"
         );
         fs::remove_dir_all(directory).unwrap();
     }

@@ -1,6 +1,6 @@
 //! A JSON text that was checked, and the ways to look into it.
 
-use super::{DeJson, Error, Object, Scanner};
+use super::{DeJson, Error, Object, Scanner, escape_into};
 
 /// What a JSON value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,25 @@ impl<'a> Json<'a> {
     #[must_use]
     pub fn string(self) -> Option<String> {
         (self.kind() == Kind::String).then(|| unescape(self.0))
+    }
+
+    /// The value as text in which no string holds half of a character: JSON may
+    /// (RFC 8259, section 8.2), servers cannot store it.
+    #[must_use]
+    pub fn sound(self) -> String {
+        let mut sound = String::with_capacity(self.0.len());
+        let mut rest = self.0;
+        while let Some(at) = rest.find('"') {
+            let (before, literal) = rest.split_at(at);
+            let (literal, after) = literal.split_at(end_of_value(literal.as_bytes()));
+            sound.push_str(before);
+            sound.push('"');
+            escape_into(&mut sound, &unescape(literal));
+            sound.push('"');
+            rest = after;
+        }
+        sound.push_str(rest);
+        sound
     }
 
     /// The number, when it is a whole one that an `i64` holds and is written as
@@ -294,6 +313,16 @@ impl<'a> Iterator for Items<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_a_character_is_replaced_and_all_else_stays() {
+        let sound = |text: &str| Json::parse(text).unwrap().sound();
+        let halves = r#"{"a\ud800": ["\udc00\ud83d\ude00", "\\ud800", 1e+22, "é\n\"\u0000"]}"#;
+        assert_eq!(
+            sound(halves),
+            "{\"a\u{fffd}\": [\"\u{fffd}😀\", \"\\\\ud800\", 1e+22, \"é\\n\\\"\\u0000\"]}"
+        );
+    }
 
     #[test]
     fn members_are_found_as_they_stand() {
