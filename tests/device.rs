@@ -5,6 +5,7 @@ mod support;
 use support::gate::Gate;
 use support::lab::Lab;
 use testflinger_agent::job::{LogType, Phase};
+use testflinger_agent::local::View;
 
 #[test]
 fn a_serial_log_goes_to_the_server_while_its_phase_runs() {
@@ -104,4 +105,61 @@ fn row_42_garbage_for_the_device_is_ignored_with_a_message() {
         "{log}"
     );
     assert!(!lab.server.result(&job).contains("root:"));
+}
+
+/// The directory goes, and with it whoever told of changes in it: the rest of
+/// the log arrives all the same.
+#[test]
+fn a_serial_log_in_a_workspace_that_was_made_anew_arrives_while_its_phase_runs() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "test");
+    let test = format!(
+        "echo one > test-serial.log; w=$PWD; cd ..; rm -r $w; mkdir $w; \
+         echo two > $w/test-serial.log; {}",
+        gate.words()
+    );
+    let lab = lab.command("test", &test);
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait("the second serial log", |view| {
+        view.serial(&job, Phase::Test).ends_with("two\n")
+    });
+    gate.open();
+    lab.wait_until_complete(&job);
+}
+
+/// A phase that is silent costs nothing: the agent sleeps until something is
+/// written, and does not look now and then.
+#[test]
+fn an_agent_with_nothing_to_read_sleeps() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "test");
+    let ready = lab.scratch.path("ready");
+    let test = format!("touch '{}'; {}", ready.display(), gate.words());
+    let lab = lab.command("test", &test);
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "Starting");
+    support::lab::wait_until("the phase is silent", || ready.exists());
+    // The main thread's own; the uplink looks for cancellations.
+    let slept = || {
+        let status = format!("/proc/{0}/task/{0}/status", agent.pid());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary"));
+        let count = line.unwrap().split_whitespace().last().unwrap();
+        count.parse::<u32>().unwrap()
+    };
+    let checks = |view: View<'_>| {
+        let is_check = |path: &str| path.starts_with("/v1/result/");
+        let gets = view.exchanges().iter().filter(|one| one.method == "GET");
+        gets.filter(|one| is_check(&one.path)).count()
+    };
+    let (before, first) = (slept(), lab.server.view(checks));
+    lab.wait("three looks for a cancellation", |view| {
+        checks(view) > first + 2
+    });
+    // Half a dozen seconds; every half one would be a dozen.
+    assert!(slept() - before <= 4, "{} times", slept() - before);
+    gate.open();
+    lab.wait_until_complete(&job);
 }

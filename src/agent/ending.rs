@@ -71,6 +71,7 @@ impl Agent {
                 }
                 Event::Uplink(event) => self.note(&event),
                 Event::Signal(signal) => self.signal(signal),
+                Event::Changed => {}
                 // The shell is gone: perhaps all of it is.
                 Event::Ended(_) | Event::Deadline => return,
             }

@@ -3,10 +3,11 @@
 //! Descriptors, signals, ended children, the uplink's news and the nearest
 //! deadline become one [`Event`] at a time. Nothing is decided here.
 
-use crate::sys::{self, Exit, Pipe, Signal, Signals};
+use crate::sys::{self, Changes, Exit, Pipe, Signal, Signals};
 use crate::uplink;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
@@ -21,6 +22,8 @@ pub(super) enum Event {
     Ended(Exit),
     /// The pipe can be read, or is at its end.
     Output,
+    /// Something in the watched directory has changed.
+    Changed,
     /// The deadline has come.
     Deadline,
 }
@@ -32,6 +35,9 @@ pub(super) struct Events {
     wake: Pipe,
     inbox: Receiver<uplink::Event>,
     awaited: Option<i32>,
+    changes: Option<Changes>,
+    /// Some have come that were not told yet.
+    has_changed: bool,
     /// Pipes that something which a phase left behind still writes to: read, so
     /// that it is neither stopped nor killed by a full or broken pipe.
     leftovers: Vec<Pipe>,
@@ -44,6 +50,8 @@ impl Events {
             wake,
             inbox,
             awaited: None,
+            changes: None,
+            has_changed: false,
             leftovers: Vec::new(),
         }
     }
@@ -51,6 +59,21 @@ impl Events {
     /// The process whose end is an event; all others are only reaped.
     pub(super) fn await_process(&mut self, pid: i32) {
         self.awaited = Some(pid);
+    }
+
+    /// Makes what happens in a directory an event, where the kernel can.
+    pub(super) fn watch(&mut self, directory: &Path) {
+        self.changes = Changes::of(directory).ok();
+    }
+
+    /// Ends that.
+    pub(super) fn unwatch(&mut self) {
+        self.changes = None;
+    }
+
+    /// Whether changes are events.
+    pub(super) fn is_watching(&self) -> bool {
+        self.changes.is_some()
     }
 
     /// Goes on reading a pipe whose command is over.
@@ -99,6 +122,10 @@ impl Events {
                 return Ok(Event::Deadline);
             }
             let timeout = deadline.map(|deadline| deadline - now);
+            // By turns, so that neither can hide the other.
+            if std::mem::take(&mut self.has_changed) {
+                return Ok(Event::Changed);
+            }
             if self.poll(pipe, timeout)? {
                 return Ok(Event::Output);
             }
@@ -113,20 +140,25 @@ impl Events {
     ) -> io::Result<bool> {
         let mut descriptors = vec![
             pipe.map(AsFd::as_fd),
+            self.changes.as_ref().map(AsFd::as_fd),
             Some(self.wake.as_fd()),
             Some(self.signals.pipe().as_fd()),
         ];
         descriptors.extend(self.leftovers.iter().map(|pipe| Some(pipe.as_fd())));
         let ready = sys::poll(&descriptors, timeout)?;
         let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
-        if is_ready(1) {
+        if is_ready(2) {
             self.wake.drain();
         }
-        let mut at = 2;
+        let mut at = 3;
         self.leftovers.retain_mut(|pipe| {
             at += 1;
             !is_ready(at) || !is_over(pipe)
         });
+        self.has_changed = is_ready(1);
+        if self.has_changed && !self.changes.as_mut().is_some_and(Changes::drain) {
+            self.changes = None;
+        }
         Ok(is_ready(0))
     }
 }

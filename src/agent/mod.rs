@@ -11,6 +11,7 @@ mod events;
 mod idle;
 mod phase;
 mod reload;
+mod serial;
 mod space;
 mod start;
 mod work;

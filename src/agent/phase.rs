@@ -1,5 +1,6 @@
 //! One phase: its command from the start to the exit status.
 
+use super::serial::Serial;
 use super::work::Running;
 use super::{Agent, Event, LAST_CLEANUP, Mode};
 use crate::child::{Child, OutputFile, Stop, Tail, Watch};
@@ -12,8 +13,6 @@ use std::time::{Duration, Instant};
 const KILLED: i64 = 247;
 /// After the shell has ended, what it left behind may write for this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often a serial log is looked at.
-const SERIAL_INTERVAL: Duration = Duration::from_millis(500);
 /// What is read at once: a whole pipe.
 const PIPE_SIZE: usize = 64 << 10;
 
@@ -22,8 +21,7 @@ const PIPE_SIZE: usize = 64 << 10;
 pub(super) struct Output {
     phase: Phase,
     file: OutputFile,
-    /// What a device connector writes down of the serial line.
-    serial: Option<Tail>,
+    serial: Option<Serial>,
 }
 
 impl Agent {
@@ -106,8 +104,10 @@ impl Agent {
         );
         let rule = "*".repeat(title.chars().count());
         let serial = running.workspace.as_ref().map(|workspace| {
+            self.events.watch(workspace.directory());
             let kept = running.record.log(phase, LogType::Serial);
-            Tail::new(workspace.serial_log(phase), kept, limit)
+            let tail = Tail::new(workspace.serial_log(phase), kept, limit);
+            Serial::new(tail, Instant::now())
         });
         let mut output = Output {
             phase,
@@ -119,12 +119,14 @@ impl Agent {
         Some(output)
     }
 
-    fn close_output(&self, output: &mut Output, running: &Running) {
+    fn close_output(&mut self, output: &mut Output, running: &Running) {
+        self.events.unwatch();
         output.file.finish();
         self.tell(output);
-        let rest = output.serial.as_mut().and_then(Tail::finish);
+        let mut tail = output.serial.as_mut().map(|serial| &mut serial.tail);
+        let rest = tail.as_mut().and_then(|tail| tail.finish());
         self.tell_serial(output.phase, rest);
-        let serial = output.serial.as_ref().map_or(0, Tail::lost);
+        let serial = tail.map_or(0, |tail| tail.lost());
         for (what, lost) in [("output", output.file.lost()), ("serial log", serial)] {
             if lost > 0 {
                 warning!(
@@ -187,22 +189,23 @@ impl Agent {
         mut watch: Watch,
         output: &mut Output,
     ) -> i64 {
-        let mut next_look = Instant::now() + SERIAL_INTERVAL;
         loop {
             if let Some(stop) = self.stop_reason(phase) {
                 return self.stop_command(child, stop, output);
             }
-            if next_look <= Instant::now() {
-                next_look = Instant::now() + SERIAL_INTERVAL;
-                let news = output.serial.as_mut().and_then(Tail::look);
-                self.tell_serial(phase, news);
-            }
-            let others = self.last_moment(phase).into_iter().chain([next_look]);
+            self.look_at_serial(output);
+            let look = output.serial.as_ref().and_then(Serial::due);
+            let others = self.last_moment(phase).into_iter().chain(look);
             let deadline = others.chain(watch.deadline()).min();
             match self.next(child.pipe.as_ref(), deadline) {
                 Event::Output => {
                     if self.read(child, output) {
                         watch.output(Instant::now());
+                    }
+                }
+                Event::Changed => {
+                    if let Some(serial) = &mut output.serial {
+                        serial.changed(Instant::now());
                     }
                 }
                 Event::Ended(exit) => {
@@ -217,6 +220,13 @@ impl Agent {
                 Event::Uplink(event) => self.note(&event),
                 Event::Signal(signal) => self.signal(signal),
             }
+        }
+    }
+
+    fn look_at_serial(&self, output: &mut Output) {
+        if let Some(serial) = &mut output.serial {
+            let news = serial.look(Instant::now(), self.events.is_watching());
+            self.tell_serial(output.phase, news);
         }
     }
 
@@ -279,7 +289,7 @@ impl Agent {
                 Event::Deadline => return,
                 Event::Uplink(event) => self.note(&event),
                 Event::Signal(signal) => self.signal(signal),
-                Event::Ended(_) => {}
+                Event::Ended(_) | Event::Changed => {}
             }
         }
     }

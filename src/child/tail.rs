@@ -19,6 +19,8 @@ pub struct Tail {
     kept: PathBuf,
     limit: u64,
     open: Option<Open>,
+    /// There was more than one look reads.
+    behind: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl Tail {
             kept,
             limit,
             open: None,
+            behind: false,
         }
     }
 
@@ -49,8 +52,15 @@ impl Tail {
     pub fn look(&mut self) -> Option<u64> {
         let before = self.length();
         // What cannot be read now may be read at the next look.
-        let _ = self.read_some();
+        let read = self.read_some();
+        self.behind = matches!(read, Ok(ONE_LOOK));
         self.grown(before)
+    }
+
+    /// Whether the last look did not come to the end.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Reads all that is left, within the limit: nothing more will come.

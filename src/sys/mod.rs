@@ -8,6 +8,7 @@
     reason = "this room wraps libc; every block argues for itself"
 )]
 
+mod changes;
 pub mod clock;
 pub mod files;
 mod pipe;
@@ -16,6 +17,7 @@ mod process;
 mod signal;
 mod socket;
 
+pub use changes::Changes;
 pub use pipe::{Pipe, Wake, pipe};
 pub use poll::poll;
 pub use process::{

@@ -35,6 +35,11 @@ pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
 }
 
 impl Pipe {
+    /// Another kind of descriptor that does not block.
+    pub(super) fn of(file: File) -> Pipe {
+        Pipe(file)
+    }
+
     /// What is there now: `Some(0)` is the end, `None` nothing yet.
     ///
     /// # Errors
