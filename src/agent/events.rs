@@ -3,6 +3,7 @@
 //! Descriptors, signals, ended children, the uplink's news and the nearest
 //! deadline become one [`Event`] at a time. Nothing is decided here.
 
+use super::overseers::Overseers;
 use crate::sys::{self, Exit, Pipe, Signal, Signals};
 use crate::uplink;
 use std::io;
@@ -35,11 +36,19 @@ pub(super) struct Events {
     /// Pipes that something which a phase left behind still writes to: read, so
     /// that it is neither stopped nor killed by a full or broken pipe.
     leftovers: Vec<Pipe>,
+    /// Those who have to hear that the main loop turns.
+    pub(super) overseers: Overseers,
 }
 
 impl Events {
-    pub(super) fn new(signals: Signals, wake: Pipe, inbox: Receiver<uplink::Event>) -> Events {
+    pub(super) fn new(
+        signals: Signals,
+        wake: Pipe,
+        inbox: Receiver<uplink::Event>,
+        overseers: Overseers,
+    ) -> Events {
         Events {
+            overseers,
             signals,
             wake,
             inbox,
@@ -79,6 +88,7 @@ impl Events {
         deadline: Option<Instant>,
     ) -> io::Result<Event> {
         loop {
+            self.overseers.feed(Instant::now());
             while let Some(signal) = self.signals.take() {
                 if signal != Signal::Child {
                     return Ok(Event::Signal(signal));
@@ -98,7 +108,8 @@ impl Events {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(Event::Deadline);
             }
-            let timeout = deadline.map(|deadline| deadline - now);
+            let nearest = deadline.into_iter().chain(self.overseers.due()).min();
+            let timeout = nearest.map(|nearest| nearest.saturating_duration_since(now));
             if self.poll(pipe, timeout)? {
                 return Ok(Event::Output);
             }

@@ -1,6 +1,7 @@
 //! Before the first request: directories, the lock, the log, the threads.
 
 use super::events::Events;
+use super::overseers::Overseers;
 use super::{Agent, Mode, Setup, environment, idle};
 use crate::config::Config;
 use crate::job::Records;
@@ -80,8 +81,13 @@ impl Agent {
             config.job_queues.join(", ")
         );
         let environment = environment::of_commands(&config, &token_file);
+        sys::oom::put_commands_first();
+        let overseers = match mode {
+            Mode::Daemon => Overseers::start(config.watchdog_device.as_deref()),
+            Mode::Once => Overseers::default(),
+        };
         let agent = Agent {
-            events: Events::new(signals, pipe, inbox),
+            events: Events::new(signals, pipe, inbox, overseers),
             environment,
             uplink,
             config,
