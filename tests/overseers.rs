@@ -2,6 +2,7 @@
 //! watchdog, and the kernel when memory runs out.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test's helper fails as loudly as the test"
 )]
 
