@@ -47,7 +47,7 @@ cross-all:
 PREFIX ?= /usr/local
 BINARY ?= target/release/testflinger-agent
 install:
-	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INIT="$(INIT)" BINARY="$(abspath $(BINARY))" \
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INIT="$(INIT)" BINARY="$(BINARY)" \
 		sh cross/install/install.sh
 
 # A real kernel in an emulator with nothing but busybox and the agent.

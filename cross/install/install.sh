@@ -9,10 +9,10 @@
 #
 # A configuration that is there stays as it is.
 set -eu
-cd "$(dirname "$0")"
+here=$(dirname "$0")
 destdir=${DESTDIR:-}
 prefix=${PREFIX-/usr/local}
-binary=${BINARY:-../../target/release/testflinger-agent}
+binary=${BINARY:-$here/../../target/release/testflinger-agent}
 
 fail() {
 	echo "make install: $*" >&2
@@ -28,7 +28,7 @@ esac
 # A script or unit, with the right path of the program in it.
 put() {
 	mkdir -p "$(dirname "$destdir$3")"
-	sed "s#/usr/local/bin/testflinger-agent#$prefix/bin/testflinger-agent#" "$2" >"$destdir$3.new"
+	sed "s#/usr/local/bin/testflinger-agent#$prefix/bin/testflinger-agent#" "$here/$2" >"$destdir$3.new"
 	chmod "$1" "$destdir$3.new"
 	mv "$destdir$3.new" "$destdir$3"
 	echo "$destdir$3"
