@@ -9,6 +9,8 @@
 #
 # A configuration that is there stays as it is.
 set -eu
+# Whatever is made on the way can be read by everybody.
+umask 022
 here=$(dirname "$0")
 destdir=${DESTDIR:-}
 prefix=${PREFIX-/usr/local}
