@@ -41,19 +41,14 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(
-        signals: Signals,
-        wake: Pipe,
-        inbox: Receiver<uplink::Event>,
-        overseers: Overseers,
-    ) -> Events {
+    pub(super) fn new(signals: Signals, wake: Pipe, inbox: Receiver<uplink::Event>) -> Events {
         Events {
-            overseers,
             signals,
             wake,
             inbox,
             awaited: None,
             leftovers: Vec::new(),
+            overseers: Overseers::default(),
         }
     }
 

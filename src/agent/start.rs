@@ -82,12 +82,8 @@ impl Agent {
         );
         let environment = environment::of_commands(&config, &token_file);
         sys::oom::put_commands_first();
-        let overseers = match mode {
-            Mode::Daemon => Overseers::start(config.watchdog_device.as_deref()),
-            Mode::Once => Overseers::default(),
-        };
-        let agent = Agent {
-            events: Events::new(signals, pipe, inbox, overseers),
+        let mut agent = Agent {
+            events: Events::new(signals, pipe, inbox),
             environment,
             uplink,
             config,
@@ -106,6 +102,9 @@ impl Agent {
         };
         if mode == Mode::Daemon {
             agent.look_at_records();
+            // Last: from here on the main loop must turn.
+            let watchdog = agent.config.watchdog_device.as_deref();
+            agent.events.overseers = Overseers::start(watchdog);
         }
         Ok(agent)
     }
