@@ -137,6 +137,17 @@ fn inittab_gets_its_line_once() {
     assert_eq!(text, format!("::sysinit:/etc/init.d/rcS\n{line}\n"));
 }
 
+/// The agent whose process id is in a file; it is ended with its test.
+struct Daemon(PathBuf);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(&self.0) {
+            let _ = Command::new("kill").args(["-KILL", pid.trim()]).status();
+        }
+    }
+}
+
 /// The script under busybox's shell, with busybox's tools and no others.
 #[test]
 fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
@@ -152,6 +163,7 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     fs::write(&config, format!("{text}test_command: echo $$ one\n")).unwrap();
     let token = lab.scratch.path("token");
     let pid_file = lab.scratch.path("pid");
+    let _daemon = Daemon(pid_file.clone());
     let run = |action: &str| {
         let output = Command::new(&busybox)
             .arg("ash")
