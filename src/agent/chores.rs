@@ -9,12 +9,14 @@ use crate::sys::{self, files};
 use crate::{error, warning};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// An agent that has to end at once waits for a chore no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+type Chore = Box<dyn FnOnce() + Send>;
 
 impl Agent {
     /// Does a chore while everything else goes on, and waits for its end. `None`
@@ -23,14 +25,22 @@ impl Agent {
         &mut self,
         chore: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (hand_over, chores) = mpsc::channel::<Box<dyn FnOnce() -> T + Send>>();
-        let (result, results) = mpsc::channel();
+        let result = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&result);
+        self.wait_for(Box::new(move || {
+            let done = chore();
+            *lock(&kept) = Some(done);
+        }));
+        lock(&result).take()
+    }
+
+    fn wait_for(&mut self, chore: Chore) {
+        let chore = Arc::new(Mutex::new(Some(chore)));
+        let handed_over = Arc::clone(&chore);
         let started = sys::pipe().and_then(|(pipe, held)| {
             let thread = thread::Builder::new().name("chore".into());
             thread.spawn(move || {
-                if let Ok(chore) = chores.recv() {
-                    let _ = result.send(chore());
-                }
+                run(&handed_over);
                 // Its end is what can be waited for.
                 drop(held);
             })?;
@@ -38,23 +48,33 @@ impl Agent {
         });
         let Ok(pipe) = started else {
             // No descriptor or no thread to be had.
-            return Some(chore());
+            return run(&chore);
         };
-        let _ = hand_over.send(Box::new(chore));
         let mut deadline = None;
         loop {
             if self.abandoned && deadline.is_none() {
                 deadline = Some(Instant::now() + PATIENCE);
             }
             match self.next(Some(&pipe), deadline) {
-                Event::Output => return results.recv().ok(),
-                Event::Deadline if deadline.is_some() => return None,
+                Event::Output => return,
+                Event::Deadline if deadline.is_some() => return,
                 Event::Uplink(event) => self.note(&event),
                 Event::Signal(signal) => self.signal(signal),
                 Event::Deadline | Event::Ended(_) => {}
             }
         }
     }
+}
+
+fn run(chore: &Mutex<Option<Chore>>) {
+    let taken = lock(chore).take();
+    if let Some(chore) = taken {
+        chore();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a job has on the disk.

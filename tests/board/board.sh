@@ -64,15 +64,25 @@ fi
 if ! command -v "$emulator" >/dev/null; then
 	qemu=$root/target/board/qemu-$arch
 	if [ ! -e "$qemu/fetched" ]; then
+		# This machine's packages, its lists left alone.
+		host_apt() {
+			command=$1
+			shift
+			"$command" -q -o Dir::State="$qemu/apt" -o Dir::State::status=/var/lib/dpkg/status \
+				-o Dir::Cache="$qemu/apt" -o APT::Sandbox::User= "$@"
+		}
 		rm -rf "$qemu"
-		mkdir -p "$qemu/debs"
+		mkdir -p "$qemu/apt/lists/partial" "$qemu/apt/archives/partial" "$qemu/debs"
+		# A source that cannot be reached need not be the one.
+		host_apt apt-get update || true
 		# With the libraries that this machine lacks.
-		missing=$(apt-get -s install --no-install-recommends $packages | awk '/^Inst/ { print $2 }')
-		[ -n "$missing" ] || fail "cannot find $packages; apt-get update may help"
 		# shellcheck disable=SC2086
-		(cd "$qemu/debs" && apt-get -q -o APT::Sandbox::User= download $missing)
+		missing=$(host_apt apt-get -s install --no-install-recommends $packages | awk '/^Inst/ { print $2 }')
+		[ -n "$missing" ] || fail "cannot find $packages"
+		# shellcheck disable=SC2086
+		(cd "$qemu/debs" && host_apt apt-get download $missing)
 		unpack "$qemu/debs" "$qemu"
-		rm -rf "$qemu/debs"
+		rm -rf "$qemu/debs" "$qemu/apt"
 		touch "$qemu/fetched"
 	fi
 	libraries=$(find "$qemu" -name '*.so*' -exec dirname {} \; | sort -u | tr '\n' ':')
