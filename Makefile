@@ -40,3 +40,17 @@ cross:
 
 cross-all:
 	@for target in $$(ls cross/targets); do sh cross/build.sh $$target || exit 1; done
+
+# Puts the agent where a board has it; cross/install/install.sh says what it takes:
+# make install INIT=busybox DESTDIR=/mnt/card BINARY=target/cross/aarch64/testflinger-agent
+.PHONY: install board-test
+PREFIX ?= /usr/local
+BINARY ?= target/release/testflinger-agent
+install:
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INIT="$(INIT)" BINARY="$(BINARY)" \
+		sh cross/install/install.sh
+
+# A real kernel in an emulator with nothing but busybox and the agent.
+ARCH ?= arm64
+board-test:
+	@sh tests/board/board.sh "$(ARCH)"

@@ -80,6 +80,7 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
 /// configured is then as the new configuration says, and what was owed is found
 /// in its records.
 fn begin_anew() -> ExitCode {
+    sys::oom::put_back();
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let error = Command::new("/proc/self/exe")

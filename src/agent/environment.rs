@@ -4,12 +4,19 @@ use crate::config::Config;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+/// Where commands look for programs if nobody said so: an init may start the agent
+/// with nothing at all.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The agent's own environment without what is meant for the agent alone, then
 /// the configuration, as the original exports it.
 pub(super) fn of_commands(config: &Config, token_file: &Path) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = std::env::vars_os()
         .filter(|(name, _)| !is_the_agents(name))
         .collect();
+    if std::env::var_os("PATH").is_none() {
+        environment.push(("PATH".into(), PATH.into()));
+    }
     let texts = config.environment.iter();
     environment.extend(texts.map(|(name, value)| (name.into(), value.into())));
     environment.push(("token_file".into(), token_file.into()));

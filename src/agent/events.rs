@@ -3,6 +3,7 @@
 //! Descriptors, signals, ended children, the uplink's news and the nearest
 //! deadline become one [`Event`] at a time. Nothing is decided here.
 
+use super::overseers::Overseers;
 use crate::sys::{self, Changes, Exit, Pipe, Signal, Signals};
 use crate::uplink;
 use std::io;
@@ -41,6 +42,8 @@ pub(super) struct Events {
     /// Pipes that something which a phase left behind still writes to: read, so
     /// that it is neither stopped nor killed by a full or broken pipe.
     leftovers: Vec<Pipe>,
+    /// Those who have to hear that the main loop turns.
+    pub(super) overseers: Overseers,
 }
 
 impl Events {
@@ -53,6 +56,7 @@ impl Events {
             changes: None,
             has_changed: false,
             leftovers: Vec::new(),
+            overseers: Overseers::default(),
         }
     }
 
@@ -102,6 +106,7 @@ impl Events {
         deadline: Option<Instant>,
     ) -> io::Result<Event> {
         loop {
+            self.overseers.feed(Instant::now());
             while let Some(signal) = self.signals.take() {
                 if signal != Signal::Child {
                     return Ok(Event::Signal(signal));
@@ -121,11 +126,12 @@ impl Events {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(Event::Deadline);
             }
-            let timeout = deadline.map(|deadline| deadline - now);
             // By turns, so that neither can hide the other.
             if std::mem::take(&mut self.has_changed) {
                 return Ok(Event::Changed);
             }
+            let nearest = deadline.into_iter().chain(self.overseers.due()).min();
+            let timeout = nearest.map(|nearest| nearest.saturating_duration_since(now));
             if self.poll(pipe, timeout)? {
                 return Ok(Event::Output);
             }

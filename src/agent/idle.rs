@@ -45,13 +45,14 @@ enum Cycle {
 }
 
 impl Agent {
-    /// The agent's life, to its end.
+    /// The agent's life, to its orderly end.
     pub fn live(&mut self) -> End {
         let end = self.go_on();
         // Before it begins anew, that is done already.
         if end != End::Reload {
             self.settle();
         }
+        self.events.overseers.farewell(end == End::Reload);
         end
     }
 
@@ -133,6 +134,11 @@ impl Agent {
         }
         let lack = lack_of_space_after_clearing(&self.config);
         self.say_space(lack.as_deref());
+        self.say_status(match &lack {
+            _ if out_of_service => "out of service",
+            Some(lack) => lack,
+            None => "idle",
+        });
         self.post_state(&data, lack.as_deref())?;
         self.announce()?;
         if out_of_service || lack.is_some() {
@@ -216,6 +222,7 @@ impl Agent {
     /// How long to wait after a failure. A refusal is said here, once; the
     /// uplink says everything else.
     fn pause_after(&mut self, failure: &Failure) -> Duration {
+        self.say_status("waiting for the server");
         if let Failure::Refused { cause, .. } = failure
             && self.idle.refusal.as_ref() != Some(cause)
         {

@@ -4,16 +4,20 @@
 //! decision; it waits in one place ([`events`]) and never talks to the network.
 
 mod announce;
+mod chores;
 mod device;
 mod ending;
 mod environment;
 mod events;
 mod idle;
+mod init;
+mod overseers;
 mod phase;
 mod reload;
 mod serial;
 mod space;
 mod start;
+mod watchdog;
 mod work;
 
 pub use start::StartError;
@@ -143,7 +147,13 @@ impl Agent {
         } else {
             info!("told to stop: what runs is ended, cleaned up and delivered");
             self.stopping = Some(Instant::now());
+            self.events.overseers.stopping();
         }
+    }
+
+    /// What the agent does now, for the init that asked to be told.
+    fn say_status(&mut self, status: &str) {
+        self.events.overseers.status(status);
     }
 
     /// Remembers what the uplink says besides answers.

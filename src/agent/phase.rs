@@ -44,6 +44,7 @@ impl Agent {
             return None;
         }
         info!("phase {phase} of job {} begins", running.job.id);
+        self.say_status(&format!("job {}: {phase}", running.job.id));
         self.phase_begun = Instant::now();
         let status = match self.open_output(running, phase) {
             Some(mut output) => {

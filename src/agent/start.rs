@@ -1,6 +1,7 @@
 //! Before the first request: directories, the lock, the log, the threads.
 
 use super::events::Events;
+use super::overseers::Overseers;
 use super::{Agent, Mode, Setup, environment, idle};
 use crate::config::Config;
 use crate::job::Records;
@@ -80,7 +81,8 @@ impl Agent {
             config.job_queues.join(", ")
         );
         let environment = environment::of_commands(&config, &token_file);
-        let agent = Agent {
+        sys::oom::put_commands_first();
+        let mut agent = Agent {
             events: Events::new(signals, pipe, inbox),
             environment,
             uplink,
@@ -100,6 +102,9 @@ impl Agent {
         };
         if mode == Mode::Daemon {
             agent.look_at_records();
+            // Last: from here on the main loop must turn.
+            let watchdog = agent.config.watchdog_device.as_deref();
+            agent.events.overseers = Overseers::start(watchdog);
         }
         Ok(agent)
     }

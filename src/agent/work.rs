@@ -1,14 +1,11 @@
 //! The story of a job, from its document to the server's last acknowledgement.
 
+use super::chores::{clear_place, make_place};
 use super::device::DeviceInfo;
 use super::{Agent, Event, LAST_DELIVERY};
-use crate::archive;
 use crate::child::tree::{self, Tree};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
-use crate::sys::files;
 use crate::{error, info, uplink, warning};
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +42,10 @@ impl Agent {
         info!("took job {}", job.id);
         self.cancelled = false;
         let bystanders = tree::descendants();
-        let mut running = self.begin(job);
+        self.say_status(&format!("job {}: beginning", job.id));
+        let Some(mut running) = self.begin(job) else {
+            return true;
+        };
         let refusal = self.refusal(&running);
         if let Some(reason) = refusal {
             self.refuse(&mut running, &reason);
@@ -68,44 +68,29 @@ impl Agent {
         true
     }
 
-    /// Makes the record and the workspace. Where one of them cannot be made, the
-    /// job is refused: somebody has to be told.
-    fn begin(&mut self, mut job: Job) -> Running {
-        let basedir = &self.config.results_basedir;
-        let created = Record::create(basedir, &job.id, &self.config.agent_id);
-        let record = created.unwrap_or_else(|error| {
-            let reason = format!(
-                "the agent cannot make a record in {}: {error}",
-                basedir.display()
-            );
-            error!("job {}: {reason}", job.id);
-            job.refusal = Some(reason);
-            Record::unwritten(basedir, &job.id)
-        });
+    /// Makes a place for the job on the disk. `None` when the agent has to end
+    /// before it is made: as after a crash, the record tells what there was.
+    fn begin(&mut self, job: Job) -> Option<Running> {
         let mut progress = Progress::default();
         progress.apply(&Entry::Taken {
             job_id: job.id.clone(),
             agent_id: self.config.agent_id.clone(),
         });
-        let record = Arc::new(record);
+        let config = &self.config;
+        let agent_id = config.agent_id.clone();
+        let results = config.results_basedir.clone();
+        let execution = config.execution_basedir.clone();
+        let place = self.meanwhile(move || make_place(job, &agent_id, &results, &execution))?;
+        let record = Arc::new(place.record);
         self.uplink.job(Arc::clone(&record), progress);
-        let created = Workspace::create(&self.config.execution_basedir, &job);
-        let workspace = created.or_else(|error| {
-            let basedir = self.config.execution_basedir.display();
-            let reason = format!("the agent cannot make a workspace in {basedir}: {error}");
-            error!("job {}: {reason}", job.id);
-            job.refusal.get_or_insert(reason);
-            // Cleanup runs all the same, and nowhere near another job.
-            Workspace::create(record.directory(), &job)
-        });
-        Running {
-            job,
+        Some(Running {
+            job: place.job,
             record,
-            workspace: workspace.ok(),
+            workspace: place.workspace,
             statuses: Vec::new(),
             device_info: DeviceInfo::default(),
             sessions: Vec::new(),
-        }
+        })
     }
 
     fn refusal(&self, running: &Running) -> Option<String> {
@@ -210,78 +195,22 @@ impl Agent {
 
     /// All phases are over: what is still needed moves into the record, and the
     /// workspace goes.
-    fn finish(&mut self, running: Running) {
+    fn finish(&mut self, mut running: Running) {
         self.events.drop_leftovers();
-        let artifacts = running.workspace.as_ref().and_then(|workspace| {
-            self.keep_artifacts(workspace, &running)
-                .unwrap_or_else(|error| {
-                    warning!(
-                        "cannot keep the artifacts of job {}: {error}; it goes home without",
-                        running.job.id
-                    );
-                    None
-                })
+        self.say_status(&format!("job {}: clearing up", running.job.id));
+        let artifacts = running.workspace.take().and_then(|workspace| {
+            let id = running.job.id.clone();
+            let record = Arc::clone(&running.record);
+            let execution = self.config.execution_basedir.clone();
+            let keep = self.keep_workspace;
+            let cleared =
+                self.meanwhile(move || clear_place(&id, &record, &workspace, &execution, keep));
+            cleared.flatten()
         });
-        if let Some(workspace) = &running.workspace
-            && !self.keep_workspace
-            && !artifacts
-                .as_ref()
-                .is_some_and(|path| path.starts_with(workspace.directory()))
-            && let Err(error) = workspace.remove()
-        {
-            warning!(
-                "cannot remove {}: {error}; it can be removed by hand",
-                workspace.directory().display()
-            );
-        }
         if !self.abandoned {
             self.record(&running, &Entry::Finished { artifacts });
+            self.say_status(&format!("job {}: delivering", running.job.id));
         }
-    }
-
-    /// Where the job's artifacts are from now on, if it has any.
-    fn keep_artifacts(
-        &self,
-        workspace: &Workspace,
-        running: &Running,
-    ) -> io::Result<Option<PathBuf>> {
-        let from = workspace.artifacts();
-        // Whatever the job made of their modes.
-        files::open_up(workspace.directory());
-        if archive::is_empty(&from).or_else(|_| {
-            files::open_up(&from);
-            archive::is_empty(&from)
-        })? {
-            return Ok(None);
-        }
-        let mut to = running.record.artifacts();
-        let mut moved = std::fs::rename(&from, &to);
-        if is_denied(&moved) {
-            // Moving a directory changes it: its `..`.
-            files::open_up(&from);
-            moved = std::fs::rename(&from, &to);
-        }
-        match moved {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                // Beside the workspace for now; the uplink brings them home if
-                // they cannot be sent at once.
-                to = self
-                    .config
-                    .execution_basedir
-                    .join(format!("{}.artifacts", running.job.id));
-                files::remove_tree(&to)?;
-                std::fs::rename(&from, &to)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                warning!(
-                    "{} belongs to somebody else and stays where it is, to be sent from there",
-                    from.display()
-                );
-                return Ok(Some(from));
-            }
-            other => other?,
-        }
-        Ok(Some(to))
     }
 
     /// Waits until the server has everything, or cannot be given it now.
@@ -307,8 +236,4 @@ impl Agent {
             }
         }
     }
-}
-
-fn is_denied<T>(result: &io::Result<T>) -> bool {
-    matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }

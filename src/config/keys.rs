@@ -96,7 +96,7 @@ pub(super) const MAX_BYTES: u64 = 1_000_000_000_000_000;
 
 /// Every key that may stand in a configuration file.
 #[rustfmt::skip] // A table reads best with one row a line.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 35] = [
     key("agent_id", Kind::Name, "", "unique name of this agent; required"),
     key("server_address", Kind::Address, "", "where the server is, `http://` unless said otherwise; required"),
     key("job_queues", Kind::Queues, "", "the queues that jobs are taken from; required"),
@@ -127,6 +127,7 @@ pub const KEYS: [Key; 34] = [
     key("output_limit", Kind::Bytes, "268435456", "bytes of output that are kept of a phase; the rest is counted"),
     key("min_free_space", Kind::Bytes, "67108864", "bytes that must be free in both base directories before a job is taken, or a tenth of the file system if that is less"),
     key("stop_grace", Kind::Seconds, "10", "time from TERM to KILL"),
+    key("watchdog_device", Kind::File, "", "the board's watchdog, such as `/dev/watchdog`: fed while the agent works"),
     key("output_bytes", Kind::Unused, "", "no use any more: all output is sent"),
     key("links", Kind::Unused, "", "no use any more"),
     key("control_host", Kind::Unused, "", "no use any more"),

@@ -72,6 +72,8 @@ pub struct Config {
     pub min_free_space: u64,
     /// From TERM to KILL.
     pub stop_grace: Duration,
+    /// The board's watchdog, if it is to be fed.
+    pub watchdog_device: Option<PathBuf>,
     /// What phase commands find in their environment beside the agent's own.
     pub environment: Vec<(String, String)>,
     /// What is odd, but no reason to stop; to be logged once the log is open.
@@ -146,6 +148,7 @@ impl Config {
             min_free_space: fields.bytes("min_free_space")?,
             // Never absent: the table has a default.
             stop_grace: Duration::from_secs(fields.seconds("stop_grace")?.unwrap_or(1)),
+            watchdog_device: fields.file("watchdog_device")?,
             environment: Vec::new(),
             warnings,
             commands,

@@ -44,6 +44,24 @@ impl Now {
     }
 }
 
+/// What the steady clock shows (`CLOCK_MONOTONIC`, that of [`Instant`]), for
+/// whoever reads the same clock.
+#[must_use]
+pub fn monotonic() -> Duration {
+    // SAFETY: a zeroed timespec is valid, and clock_gettime writes nothing else.
+    let now = unsafe {
+        let mut now: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+        now
+    };
+    #[allow(
+        clippy::useless_conversion,
+        reason = "a time_t has 32 bits on some targets"
+    )]
+    let seconds = u64::try_from(i64::from(now.tv_sec)).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// A date and time in the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calendar {
@@ -65,7 +83,7 @@ pub struct Calendar {
 
 /// Seconds since 1970 and the microseconds after them, also before 1970.
 fn since_epoch(time: SystemTime) -> (i64, u32) {
-    let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(0);
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(0);
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => (seconds(after), after.subsec_micros()),
         Err(before) => {
@@ -151,7 +169,6 @@ fn zone_offset(seconds: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn row_16_dates_are_right_before_1970_and_after_2038() {

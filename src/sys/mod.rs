@@ -11,11 +11,13 @@
 mod changes;
 pub mod clock;
 pub mod files;
+pub mod oom;
 mod pipe;
 mod poll;
 mod process;
 mod signal;
 mod socket;
+mod watchdog;
 
 pub use changes::Changes;
 pub use pipe::{Pipe, Wake, pipe};
@@ -26,6 +28,7 @@ pub use process::{
 };
 pub use signal::{Signal, Signals, hold_signals, release_signals};
 pub use socket::unsent;
+pub use watchdog::open_watchdog;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;

@@ -45,7 +45,8 @@ pub struct Spawn<'a> {
 const SHELL: &str = "/bin/sh";
 
 /// Starts a command: stdin is /dev/null, the session is its own, no signal is
-/// blocked, caught or ignored. Returns its process id, which is also that of
+/// blocked, caught or ignored, and when memory runs out it goes before the agent
+/// ([`super::oom`]). Returns its process id, which is also that of
 /// its session.
 ///
 /// # Errors
@@ -63,12 +64,16 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
         .stdin(Stdio::null())
         .stdout(spawn.output)
         .stderr(errors);
-    // SAFETY: the closure runs between fork and exec; setsid, signal and the two
-    // of the mask are async-signal-safe, and it allocates nothing. A zeroed set
-    // is valid.
+    let oom_score = super::oom::of_commands();
+    // SAFETY: the closure runs between fork and exec; setsid, signal, the two of
+    // the mask and oom::write are async-signal-safe, and it allocates nothing. A
+    // zeroed set is valid.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             super::cerr(libc::setsid())?;
+            if let Some(score) = &oom_score {
+                super::oom::write(score.as_bytes());
+            }
             for number in 1..=64 {
                 // Fails for KILL, STOP and the C library's own: nothing to do.
                 libc::signal(number, libc::SIG_DFL);

@@ -2,6 +2,7 @@
 //! mounts, other users.
 
 use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Says that a test cannot be done here, unless nobody may say that.
@@ -143,6 +144,56 @@ pub fn openssl(words: &[&str]) -> bool {
         skip("openssl");
     }
     done
+}
+
+/// What systemd-analyze says with these words.
+///
+/// `None`, once that is said: there is none.
+pub fn systemd_analyze(words: &[&str]) -> Option<String> {
+    if !works(&["systemd-analyze", "--version"]) {
+        skip("systemd-analyze");
+        return None;
+    }
+    let output = Command::new("systemd-analyze").args(words).output().ok()?;
+    let said = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// A busybox that is one static file, with an init in it.
+///
+/// `None`, once that is said: there is none.
+pub fn busybox() -> Option<PathBuf> {
+    let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+    let found = found.into_iter().find(|path| {
+        let path = path.to_str().unwrap();
+        // It says so of itself, in the list of what it can do.
+        works(&["sh", "-c", &format!("{path} --list | grep -qx init")])
+            && !works(&["sh", "-c", &format!("ldd {path}")])
+    });
+    if found.is_none() {
+        skip("busybox-static");
+    }
+    found
+}
+
+/// The words before a program, and its words, of a machine of its own: process 1
+/// of it is `command`, which sees nothing but the directory `root`. `mount` is a
+/// shell command that prepares that; the network is this machine's.
+///
+/// `None`, once that is said: this user may not do that.
+pub fn machine(root: &Path, mount: &str, command: &str) -> Option<Vec<String>> {
+    let words = ["unshare", "--pid", "--fork", "--mount", "--kill-child"];
+    if !works(&[&words[..], &["mount", "-t", "proc", "proc", "/proc"]].concat()) {
+        skip("namespaces");
+        return None;
+    }
+    // What is found in the path here is not there.
+    let script = format!(
+        "chroot=$(command -v chroot) && cd {} && {mount} && exec env -i $chroot . {command}",
+        root.display()
+    );
+    let words = words.into_iter().chain(["sh", "-c", &script]);
+    Some(words.map(str::to_owned).collect())
 }
 
 /// A shell command that runs the fixture with these words.

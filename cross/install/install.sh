@@ -1,0 +1,76 @@
+#!/bin/sh
+# Puts the agent where a board has it; `make install` calls this.
+#
+#   DESTDIR  the board's root, as seen from here: a mounted card, a build's staging
+#            directory (default: this machine's)
+#   PREFIX   above bin/, where the program goes (default: /usr/local)
+#   INIT     systemd, busybox or openrc
+#   BINARY   the program (default: the one of `make build`)
+#
+# A configuration that is there stays as it is.
+set -eu
+# Whatever is made on the way can be read by everybody.
+umask 022
+here=$(dirname "$0")
+destdir=${DESTDIR:-}
+prefix=${PREFIX-/usr/local}
+binary=${BINARY:-$here/../../target/release/testflinger-agent}
+
+fail() {
+	echo "make install: $*" >&2
+	exit 1
+}
+
+case "${INIT:-}" in
+systemd | busybox | openrc) ;;
+*) fail "INIT is ${INIT:-not given}; there are: systemd busybox openrc" ;;
+esac
+[ -f "$binary" ] || fail "there is no $binary; make build or make cross makes one"
+
+# A script or unit, with the right path of the program in it.
+put() {
+	mkdir -p "$(dirname "$destdir$3")"
+	sed "s#/usr/local/bin/testflinger-agent#$prefix/bin/testflinger-agent#" "$here/$2" >"$destdir$3.new"
+	chmod "$1" "$destdir$3.new"
+	mv "$destdir$3.new" "$destdir$3"
+	echo "$destdir$3"
+}
+
+# In one step, also while the old one runs.
+mkdir -p "$destdir$prefix/bin"
+cp "$binary" "$destdir$prefix/bin/testflinger-agent.new"
+chmod 755 "$destdir$prefix/bin/testflinger-agent.new"
+mv "$destdir$prefix/bin/testflinger-agent.new" "$destdir$prefix/bin/testflinger-agent"
+echo "$destdir$prefix/bin/testflinger-agent"
+# The token lies here, and what is owed to the server.
+mkdir -p "$destdir/var/lib/testflinger-agent"
+chmod 700 "$destdir/var/lib/testflinger-agent"
+if [ -e "$destdir/etc/testflinger-agent.conf" ]; then
+	echo "$destdir/etc/testflinger-agent.conf stays as it is"
+else
+	put 644 testflinger-agent.conf /etc/testflinger-agent.conf
+fi
+
+case "$INIT" in
+systemd)
+	put 644 testflinger-agent.service "$prefix/lib/systemd/system/testflinger-agent.service"
+	put 644 testflinger-agent@.service "$prefix/lib/systemd/system/testflinger-agent@.service"
+	echo 'now edit the configuration, then: systemctl enable --now testflinger-agent'
+	;;
+openrc)
+	put 755 testflinger-agent.openrc /etc/init.d/testflinger-agent
+	echo 'now edit the configuration, then: rc-update add testflinger-agent; rc-service testflinger-agent start'
+	;;
+busybox)
+	# Here init itself starts it, and starts it again.
+	line="::respawn:$prefix/bin/testflinger-agent -c /etc/testflinger-agent.conf"
+	if [ -f "$destdir/etc/inittab" ]; then
+		grep -q -F "testflinger-agent" "$destdir/etc/inittab" || echo "$line" >>"$destdir/etc/inittab"
+		echo "$destdir/etc/inittab has the agent"
+		echo 'now edit the configuration, then: kill -HUP 1'
+	else
+		put 755 S90testflinger-agent /etc/init.d/S90testflinger-agent
+		echo 'now edit the configuration, then: /etc/init.d/S90testflinger-agent start'
+	fi
+	;;
+esac

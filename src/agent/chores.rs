@@ -1,0 +1,195 @@
+//! What takes long on a slow card: making and removing a job's files. It is done
+//! on a thread, while the main loop turns: no signal waits for it, and nobody
+//! takes the agent for dead.
+
+use super::{Agent, Event};
+use crate::archive;
+use crate::job::{Job, Record, Workspace};
+use crate::sys::{self, files};
+use crate::{error, warning};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// An agent that has to end at once waits for a chore no longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+type Chore = Box<dyn FnOnce() + Send>;
+
+impl Agent {
+    /// Does a chore while everything else goes on, and waits for its end. `None`
+    /// when the agent has to end at once and the chore takes too long.
+    pub(super) fn meanwhile<T: Send + 'static>(
+        &mut self,
+        chore: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let result = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&result);
+        self.wait_for(Box::new(move || {
+            let done = chore();
+            *lock(&kept) = Some(done);
+        }));
+        lock(&result).take()
+    }
+
+    fn wait_for(&mut self, chore: Chore) {
+        let chore = Arc::new(Mutex::new(Some(chore)));
+        let handed_over = Arc::clone(&chore);
+        let started = sys::pipe().and_then(|(pipe, held)| {
+            let thread = thread::Builder::new().name("chore".into());
+            thread.spawn(move || {
+                run(&handed_over);
+                // Its end is what can be waited for.
+                drop(held);
+            })?;
+            Ok(pipe)
+        });
+        let Ok(pipe) = started else {
+            // No descriptor or no thread to be had.
+            return run(&chore);
+        };
+        let mut deadline = None;
+        loop {
+            if self.abandoned && deadline.is_none() {
+                deadline = Some(Instant::now() + PATIENCE);
+            }
+            match self.next(Some(&pipe), deadline) {
+                Event::Output => return,
+                Event::Deadline if deadline.is_some() => return,
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+                Event::Deadline | Event::Ended(_) | Event::Changed => {}
+            }
+        }
+    }
+}
+
+fn run(chore: &Mutex<Option<Chore>>) {
+    let taken = lock(chore).take();
+    if let Some(chore) = taken {
+        chore();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a job has on the disk.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) job: Job,
+    pub(super) record: Record,
+    pub(super) workspace: Option<Workspace>,
+}
+
+/// Makes the record and the workspace. Where one of them cannot be made, the job
+/// is refused: somebody has to be told.
+pub(super) fn make_place(
+    mut job: Job,
+    agent_id: &str,
+    results_basedir: &Path,
+    execution_basedir: &Path,
+) -> Place {
+    let created = Record::create(results_basedir, &job.id, agent_id);
+    let record = created.unwrap_or_else(|error| {
+        let reason = format!(
+            "the agent cannot make a record in {}: {error}",
+            results_basedir.display()
+        );
+        error!("job {}: {reason}", job.id);
+        job.refusal = Some(reason);
+        Record::unwritten(results_basedir, &job.id)
+    });
+    let created = Workspace::create(execution_basedir, &job);
+    let workspace = created.or_else(|error| {
+        let basedir = execution_basedir.display();
+        let reason = format!("the agent cannot make a workspace in {basedir}: {error}");
+        error!("job {}: {reason}", job.id);
+        job.refusal.get_or_insert(reason);
+        // Cleanup runs all the same, and nowhere near another job.
+        Workspace::create(record.directory(), &job)
+    });
+    Place {
+        job,
+        record,
+        workspace: workspace.ok(),
+    }
+}
+
+/// What is still needed moves into the record, and the workspace goes. Where the
+/// job's artifacts are from now on, if it has any.
+pub(super) fn clear_place(
+    job_id: &str,
+    record: &Record,
+    workspace: &Workspace,
+    execution_basedir: &Path,
+    keep_workspace: bool,
+) -> Option<PathBuf> {
+    let beside = execution_basedir.join(format!("{job_id}.artifacts"));
+    let kept = keep_artifacts(workspace, record, beside);
+    let artifacts = kept.unwrap_or_else(|error| {
+        warning!("cannot keep the artifacts of job {job_id}: {error}; it goes home without");
+        None
+    });
+    let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
+    if !keep_workspace
+        && !artifacts.as_ref().is_some_and(still_there)
+        && let Err(error) = workspace.remove()
+    {
+        warning!(
+            "cannot remove {}: {error}; it can be removed by hand",
+            workspace.directory().display()
+        );
+    }
+    artifacts
+}
+
+/// Takes the artifacts out of the workspace; `beside` it where the record is on
+/// another file system.
+fn keep_artifacts(
+    workspace: &Workspace,
+    record: &Record,
+    beside: PathBuf,
+) -> io::Result<Option<PathBuf>> {
+    let from = workspace.artifacts();
+    // Whatever the job made of their modes.
+    files::open_up(workspace.directory());
+    if archive::is_empty(&from).or_else(|_| {
+        files::open_up(&from);
+        archive::is_empty(&from)
+    })? {
+        return Ok(None);
+    }
+    let mut to = record.artifacts();
+    let mut moved = std::fs::rename(&from, &to);
+    if is_denied(&moved) {
+        // Moving a directory changes it: its `..`.
+        files::open_up(&from);
+        moved = std::fs::rename(&from, &to);
+    }
+    match moved {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            // There for now; the uplink brings them home if they cannot be sent
+            // at once.
+            to = beside;
+            files::remove_tree(&to)?;
+            std::fs::rename(&from, &to)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            warning!(
+                "{} belongs to somebody else and stays where it is, to be sent from there",
+                from.display()
+            );
+            return Ok(Some(from));
+        }
+        other => other?,
+    }
+    Ok(Some(to))
+}
+
+fn is_denied<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}

@@ -1,0 +1,227 @@
+//! What `make install` puts on a board: each file is tried, as far as this machine
+//! can.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helper fails as loudly as the test"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::lab::{Lab, Scratch, binary, is_alive, numbers, wait_until};
+use support::means::{busybox, systemd_analyze};
+use testflinger_agent::config::Config;
+use testflinger_agent::job::Phase;
+
+/// Installs into a directory, with a prefix inside of it that is there for real.
+fn install(scratch: &Scratch, init: &str) -> (Output, PathBuf) {
+    let root = scratch.path("root");
+    let prefix = scratch.path("prefix");
+    let output = Command::new("sh")
+        .arg("cross/install/install.sh")
+        .env("DESTDIR", &root)
+        .env("PREFIX", &prefix)
+        .env("INIT", init)
+        .env("BINARY", binary())
+        .output()
+        .unwrap();
+    let inside = root.join(prefix.strip_prefix("/").unwrap());
+    if inside.exists() {
+        symlink(inside, &prefix).unwrap();
+    }
+    (output, root)
+}
+
+fn installed(scratch: &Scratch, init: &str) -> PathBuf {
+    let (output, root) = install(scratch, init);
+    assert!(output.status.success(), "{output:?}");
+    assert!(scratch.path("prefix/bin/testflinger-agent").exists());
+    let state = fs::metadata(root.join("var/lib/testflinger-agent")).unwrap();
+    assert_eq!(state.permissions().mode() & 0o777, 0o700);
+    root
+}
+
+/// That a shell can read a script.
+fn check_syntax(path: &Path) {
+    let output = Command::new("sh").arg("-n").arg(path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn the_init_has_to_be_named() {
+    let scratch = Scratch::new();
+    for init in ["", "upstart"] {
+        let (output, root) = install(&scratch, init);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("there are: systemd busybox openrc"), "{said}");
+        assert!(!root.exists());
+    }
+}
+
+#[test]
+fn the_units_are_without_a_fault() {
+    let scratch = Scratch::new();
+    let root = installed(&scratch, "systemd");
+    let units = scratch.path("prefix/lib/systemd/system");
+    // It ends with 0 whatever it finds: what it says counts.
+    for unit in ["testflinger-agent.service", "testflinger-agent@.service"] {
+        let unit = units.join(unit);
+        if let Some(said) = systemd_analyze(&["verify", "--man=no", unit.to_str().unwrap()]) {
+            assert_eq!(said, "");
+        }
+    }
+    assert!(root.join("etc/testflinger-agent.conf").exists());
+}
+
+#[test]
+fn the_openrc_script_is_one() {
+    let scratch = Scratch::new();
+    let root = installed(&scratch, "openrc");
+    let script = root.join("etc/init.d/testflinger-agent");
+    check_syntax(&script);
+    let text = fs::read_to_string(script).unwrap();
+    let program = scratch.path("prefix/bin/testflinger-agent");
+    assert!(text.contains(&format!("command={}\n", program.display())));
+}
+
+#[test]
+fn the_example_configuration_is_one_and_a_changed_one_stays() {
+    let scratch = Scratch::new();
+    let root = installed(&scratch, "openrc");
+    let path = root.join("etc/testflinger-agent.conf");
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.warnings, []);
+    assert_eq!(
+        config.results_basedir,
+        Path::new("/var/lib/testflinger-agent/results")
+    );
+    // What is commented out is right as well.
+    let text = fs::read_to_string(&path).unwrap();
+    let all: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') || key.starts_with("  ") => format!("{key}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let config = Config::parse(&path, all.as_bytes()).unwrap();
+    assert_eq!(config.warnings, []);
+    assert!(config.watchdog_device.is_some() && config.command(Phase::Cleanup).is_some());
+
+    fs::write(&path, "mine").unwrap();
+    fs::remove_file(scratch.path("prefix")).unwrap();
+    installed(&scratch, "openrc");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+}
+
+#[test]
+fn inittab_gets_its_line_once() {
+    let scratch = Scratch::new();
+    let inittab = scratch.path("root/etc/inittab");
+    fs::create_dir_all(inittab.parent().unwrap()).unwrap();
+    fs::write(&inittab, "::sysinit:/etc/init.d/rcS\n").unwrap();
+    installed(&scratch, "busybox");
+    fs::remove_file(scratch.path("prefix")).unwrap();
+    installed(&scratch, "busybox");
+    let text = fs::read_to_string(&inittab).unwrap();
+    let shipped = include_str!("../cross/install/inittab")
+        .lines()
+        .last()
+        .unwrap();
+    let prefix = scratch.path("prefix");
+    let line = shipped.replace("/usr/local", prefix.to_str().unwrap());
+    assert_eq!(text, format!("::sysinit:/etc/init.d/rcS\n{line}\n"));
+}
+
+/// The agent whose process id is in a file; it is ended with its test.
+struct Daemon(PathBuf);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(&self.0) {
+            let _ = Command::new("kill").args(["-KILL", pid.trim()]).status();
+        }
+    }
+}
+
+/// The script under busybox's shell, with busybox's tools and no others.
+#[test]
+fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
+    let Some(busybox) = busybox() else {
+        return;
+    };
+    let lab = Lab::new();
+    let root = installed(&lab.scratch, "busybox");
+    let script = root.join("etc/init.d/S90testflinger-agent");
+    check_syntax(&script);
+    let config = root.join("etc/testflinger-agent.conf");
+    let text = lab.configuration(&lab.agent_id);
+    fs::write(&config, format!("{text}test_command: echo $$ one\n")).unwrap();
+    let token = lab.scratch.path("token");
+    let pid_file = lab.scratch.path("pid");
+    let _daemon = Daemon(pid_file.clone());
+    let run = |action: &str| {
+        let output = Command::new(&busybox)
+            .arg("ash")
+            .arg(&script)
+            .arg(action)
+            .env("CONFIG", &config)
+            .env("OPTIONS", format!("--token-file {}", token.display()))
+            .env("PIDFILE", &pid_file)
+            .env("PATH", lab.scratch.path("tools"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    let tools = lab.scratch.path("tools");
+    fs::create_dir(&tools).unwrap();
+    for tool in ["cat", "grep", "start-stop-daemon", "sleep", "rm", "kill"] {
+        symlink(&busybox, tools.join(tool)).unwrap();
+    }
+    let none = (3, "testflinger-agent does not run\n".to_owned());
+    assert_eq!(run("status"), none);
+    assert_eq!(run("reload").0, 1);
+    assert_eq!(run("start"), (0, "Starting testflinger-agent: OK\n".into()));
+    let first = numbers(&pid_file)[0];
+    let runs = |pid: i32| (0, format!("testflinger-agent runs (process {pid})\n"));
+    wait_until("it runs", || run("status") == runs(first));
+    let again = format!("testflinger-agent runs already (process {first})\n");
+    assert_eq!(run("start"), (0, again));
+    let is_waiting = || {
+        lab.wait("the agent is idle", |view| {
+            view.agent("lab-agent")
+                .is_some_and(|agent| agent.state == "waiting")
+        });
+    };
+    is_waiting();
+
+    fs::write(&config, format!("{text}test_command: echo two\n")).unwrap();
+    assert_eq!(run("reload"), (0, String::new()));
+    let log = lab.scratch.path("logs/testflinger-agent.log");
+    wait_until("it begins anew", || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("beginning anew"))
+    });
+    assert_eq!(run("status"), runs(first));
+
+    let (status, said) = run("restart");
+    assert_eq!(status, 0);
+    assert_eq!(
+        said,
+        "Stopping testflinger-agent: OK\nStarting testflinger-agent: OK\n"
+    );
+    let second = numbers(&pid_file)[0];
+    assert!(!is_alive(first) && first != second);
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "two\n");
+    assert_eq!(run("stop"), (0, "Stopping testflinger-agent: OK\n".into()));
+    assert!(!is_alive(second));
+    assert_eq!(run("stop"), (0, "testflinger-agent does not run\n".into()));
+    assert_eq!(run("status"), none);
+    assert_eq!(run("").0, 2);
+}
