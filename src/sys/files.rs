@@ -161,8 +161,11 @@ pub fn read_named(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 fn regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
         Ok(file)
+    } else if kind.is_dir() {
+        Err(io::Error::from_raw_os_error(libc::EISDIR))
     } else {
         Err(io::Error::other("not a regular file"))
     }
