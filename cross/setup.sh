@@ -29,21 +29,6 @@ install_packages() {
 	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2
 }
 
-command -v readelf >/dev/null || install_packages binutils
-
-# zig holds a C compiler, a linker and musl for every target.
-zig_version=0.15.2
-tools=$root/target/cross/tools
-CROSS_ZIG=$tools/ziglang-$zig_version/ziglang/zig
-CROSS_ZIG_FLAGS=$zig
-export CROSS_ZIG CROSS_ZIG_FLAGS
-if [ ! -x "$CROSS_ZIG" ]; then
-	python3 -m pip --version >/dev/null 2>&1 || install_packages python3-pip
-	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-		--target "$tools/ziglang-$zig_version" "ziglang==$zig_version" ||
-		fail "cannot get zig $zig_version from PyPI; pip says why"
-fi
-
 # Whether this compiler's standard library is there as source.
 has_sources() {
 	[ -f "$("$1" --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/Cargo.lock" ]
@@ -56,20 +41,42 @@ is_recent() {
 	[ "${version:-0}" -ge "$wanted" ]
 }
 
-cargo=cargo
-RUSTC=rustc
-if [ "${CROSS_RUST-}" = debian ] || ! { is_recent rustc && { has_sources rustc || {
-	command -v rustup >/dev/null && rustup component add rust-src >/dev/null 2>&1; }; }; }; then
-	cargo=/usr/bin/cargo
+# Whether the person's own compiler can do it, perhaps with what rustup still
+# has to fetch.
+own_compiler() {
+	[ "${CROSS_RUST-}" != debian ] && is_recent rustc || return 1
+	has_sources rustc || { command -v rustup >/dev/null && rustup component add rust-src >&2; }
+}
+
+zig_version=0.15.2
+tools=$root/target/cross/tools
+CROSS_ZIG=$tools/ziglang-$zig_version/ziglang/zig
+
+missing=
+if own_compiler; then
+	RUSTC=rustc
+	cargo=cargo
+	command -v cc >/dev/null || missing="$missing gcc libc6-dev"
+else
 	RUSTC=/usr/bin/rustc
-	{ is_recent $RUSTC && has_sources $RUSTC && [ -x $cargo ]; } || {
-		[ "$(id -u)" = 0 ] || ! command -v rustup >/dev/null ||
-			echo "make cross: one way is to type: rustup component add rust-src; another:" >&2
-		install_packages rustc-web cargo-web rust-web-src
-	}
-	{ is_recent $RUSTC && has_sources $RUSTC; } ||
-		fail "rust 1.$wanted or later is needed, with the sources of its library"
+	cargo=/usr/bin/cargo
+	{ is_recent $RUSTC && has_sources $RUSTC && [ -x $cargo ]; } ||
+		missing="$missing rustc-web cargo-web rust-web-src"
 fi
+command -v readelf >/dev/null || missing="$missing binutils"
+[ -x "$CROSS_ZIG" ] || python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
+# A list of words.
+# shellcheck disable=SC2086
+[ -z "$missing" ] || install_packages $missing
+{ is_recent $RUSTC && has_sources $RUSTC; } ||
+	fail "Rust 1.$wanted or later is needed, with the sources of its library"
+
+# zig holds a C compiler, a linker and musl for every target.
+CROSS_ZIG_FLAGS=$zig
+export CROSS_ZIG CROSS_ZIG_FLAGS
+[ -x "$CROSS_ZIG" ] || python3 -m pip install --quiet --disable-pip-version-check \
+	--root-user-action ignore --target "$tools/ziglang-$zig_version" "ziglang==$zig_version" ||
+	fail "cannot get zig $zig_version from PyPI; pip says why"
 sysroot=$("$RUSTC" --print sysroot)
 
 under=$(echo "$triple" | tr - _)
