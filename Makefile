@@ -33,13 +33,41 @@ tools:
 	@$(CARGO) fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 	@$(CARGO) clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-# One static binary: make cross TARGET=aarch64.
-.PHONY: cross cross-all
+# One static binary for another machine, and what is to be known of it:
+# make cross TARGET=aarch64. README.md ("Building for boards") has more.
+TARGET ?=
+.PHONY: cross cross-all cross-plain cross-test cross-bench cross-repro size limits
 cross:
 	@sh cross/build.sh "$(TARGET)"
 
 cross-all:
 	@for target in $$(ls cross/targets); do sh cross/build.sh $$target || exit 1; done
+
+# Without TLS.
+cross-plain:
+	@OUTPUT="target/cross/$(TARGET)/testflinger-agent-plain" \
+		sh cross/build.sh "$(TARGET)" --no-default-features
+
+# The integration tests on the cross-built binary, in an emulator.
+cross-test:
+	@sh cross/test.sh "$(TARGET)"
+
+# The figures of `make bench` for it; for x86_64 only.
+cross-bench: cross
+	TESTFLINGER_TEST_PROGRAM="$(CURDIR)/target/cross/$(TARGET)/testflinger-agent" \
+		$(CARGO) bench --locked --quiet --bench bench
+
+# Two builds in two places, byte by byte.
+cross-repro:
+	@sh cross/repro.sh "$(TARGET)"
+
+# What the binary is made of, by crate.
+size:
+	@sh cross/size.sh "$(or $(TARGET),aarch64)"
+
+# Whether each binary that has been built is as small as it has to be.
+limits:
+	@sh cross/limits.sh
 
 # Puts the agent where a board has it; cross/install/install.sh says what it takes:
 # make install INIT=busybox DESTDIR=/mnt/card BINARY=target/cross/aarch64/testflinger-agent

@@ -9,5 +9,8 @@ if readelf -lW "$binary" | grep -q INTERP || readelf -dW "$binary" | grep -q NEE
 	exit 1
 fi
 machine=$(readelf -hW "$binary" | sed -n 's/ *Machine: *//p')
-kind=$(readelf -hW "$binary" | sed -n 's/ *Type: *\([A-Z]*\).*/\1/p')
-echo "$binary: $size bytes, static ($kind), $machine"
+case $(readelf -hW "$binary" | sed -n 's/ *Type: *\([A-Z]*\).*/\1/p') in
+DYN) kind=", position independent" ;;
+*) kind= ;;
+esac
+echo "${binary#"$PWD/"}: $size bytes, static$kind, $machine"

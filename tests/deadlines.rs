@@ -186,7 +186,10 @@ mod tls {
         let before = next();
         let cause = format!("cannot reach {}: ", terminator.url());
         agent.wait_for_log(&cause);
-        assert_eq!(next(), before);
+        let after = next();
+        if means::is_native("threads and descriptors are those of the emulator") {
+            assert_eq!(after, before);
+        }
         terminator.fall_silent(false);
         cleanup.open();
         lab.wait_until_complete(&job);

@@ -9,6 +9,7 @@ mod support;
 use std::time::Duration;
 use support::gate::Gate;
 use support::lab::{Lab, PATIENCE, is_alive, numbers};
+use support::means::is_native;
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
 use testflinger_agent::local::Exchange;
@@ -332,6 +333,9 @@ fn an_agent_that_is_told_to_stop_ends_the_phase_cleans_up_and_delivers() {
 
 #[test]
 fn an_agent_that_is_told_to_stop_twice_ends_at_once_with_all_of_its_jobs_processes() {
+    if !is_native("no PR_SET_CHILD_SUBREAPER, by which daemons are found") {
+        return;
+    }
     let lab = Lab::new();
     let (pid, daemon) = (lab.scratch.path("pid"), lab.scratch.path("daemon"));
     let gate = Gate::new(&lab.scratch, "never");

@@ -5,10 +5,14 @@ mod support;
 use std::fs;
 use std::process::Command;
 use support::lab::{Lab, is_alive, wait_for_file, wait_until};
+use support::means::is_native;
 use testflinger_agent::job::Phase;
 
 #[test]
 fn a_hangup_brings_the_new_configuration_at_once_when_idle() {
+    if !is_native("the agent cannot become a new image of a foreign binary") {
+        return;
+    }
     let lab = Lab::new().command("test", "echo the old way");
     let agent = lab.agent();
     lab.wait("the agent is idle", |view| {
@@ -26,6 +30,9 @@ fn a_hangup_brings_the_new_configuration_at_once_when_idle() {
 
 #[test]
 fn a_hangup_in_a_job_waits_for_its_end() {
+    if !is_native("the agent cannot become a new image of a foreign binary") {
+        return;
+    }
     let lab = Lab::new();
     let go = lab.scratch.path("go");
     let test = format!(

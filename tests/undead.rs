@@ -9,7 +9,7 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 use support::lab::{Agent, Lab, is_alive, numbers, signal, wait_until};
-use support::means::{as_process_1, beside, strace};
+use support::means::{as_process_1, beside, is_native, strace};
 use testflinger_agent::job::Phase;
 
 /// A process in the state D cannot be had for a test. To the agent it is one to
@@ -86,6 +86,9 @@ fn zombies(pid: i32) -> Vec<i32> {
 
 #[test]
 fn row_09_as_process_1_the_agent_reaps_every_orphan() {
+    if !is_native("the process has the name of the emulator") {
+        return;
+    }
     let Some(words) = as_process_1() else {
         return;
     };

@@ -3,9 +3,10 @@
 use crate::measure::{cpu, median, memory};
 use crate::now;
 use crate::support::lab::{
-    Agent, Lab, is_alive, numbers, wait_for_file, wait_until, wait_until_within,
+    Agent, Lab, PATIENCE, is_alive, numbers, quoted, wait_for_file, wait_until, wait_until_within,
 };
 use crate::support::proxy::Fault;
+use crate::support::tls::{Authority, LOOPBACK, NOW, Terminator, server};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use testflinger_agent::job::Phase;
@@ -79,6 +80,18 @@ const FIGURES: &[Figure] = &[
         flood_against_a_hanging_server,
     ),
     figure("idle, resident memory", "35 MiB", "< 5 MiB", idle_memory),
+    figure(
+        "idle after polls over HTTPS, resident memory",
+        "not measured",
+        "< 3 MB (static)",
+        idle_memory_over_tls,
+    ),
+    figure(
+        "1 GB of artifacts over HTTPS, peak memory",
+        "not measured",
+        "< 5 MB (static)",
+        artifacts_over_tls,
+    ),
     figure("requests per idle cycle", "6 to 7", "2", idle_requests),
     figure(
         "start to first request",
@@ -266,6 +279,44 @@ fn flood() -> String {
     format!("{took:.2} s, {}", mebibytes(memory(agent.pid(), "VmHWM")))
 }
 
+/// The same as `memory` in megabytes of ten to the sixth.
+fn megabytes(kibibytes: u64) -> String {
+    format!("{:.2} MB", kibibytes as f64 * 1024.0 / 1e6)
+}
+
+/// A lab behind TLS, with an authority of its own beside those of the system.
+fn lab_behind_tls() -> (Lab, Terminator) {
+    let authority = Authority::new();
+    let lab = Lab::new();
+    let file = lab.scratch.path("authority.pem");
+    std::fs::write(&file, &authority.certificate).unwrap();
+    let identity = server(&authority.issue(&LOOPBACK, NOW), None);
+    let terminator = Terminator::start(lab.server.address(), identity);
+    let lab = lab
+        .behind(&terminator.url())
+        .set("ca_certificate", &quoted(file.to_str().unwrap()));
+    (lab, terminator)
+}
+
+fn idle_memory_over_tls() -> String {
+    let (lab, _terminator) = lab_behind_tls();
+    let agent = idle(&lab);
+    megabytes(memory(agent.pid(), "VmRSS"))
+}
+
+fn artifacts_over_tls() -> String {
+    const SIZE: u64 = 1_000_000_000;
+    let (lab, _terminator) = lab_behind_tls();
+    let lab = lab.command("test", &own(&format!("artifacts {SIZE}")));
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    wait_until_within("the job is complete", PATIENCE * 10, || {
+        lab.server.job_state(&job).as_deref() == Some("complete")
+    });
+    assert!(lab.server.artifact(&job).is_some());
+    megabytes(memory(agent.pid(), "VmHWM"))
+}
+
 fn artifacts() -> String {
     const SIZE: u64 = 500_000_000;
     let lab = Lab::new().command("test", &own(&format!("artifacts {SIZE}")));
@@ -328,8 +379,7 @@ fn flood_against_a_hanging_server() -> String {
 }
 
 /// An agent that has looked for a job a few times in vain.
-fn idle() -> (Lab, Agent) {
-    let lab = Lab::new();
+fn idle(lab: &Lab) -> Agent {
     let agent = lab.agent();
     lab.wait("the agent is idle", |view| {
         let asked = |path: &str| path.starts_with("/v1/job?");
@@ -339,16 +389,18 @@ fn idle() -> (Lab, Agent) {
             .count()
             >= 5
     });
-    (lab, agent)
+    agent
 }
 
 fn idle_memory() -> String {
-    let (_lab, agent) = idle();
+    let lab = Lab::new();
+    let agent = idle(&lab);
     mebibytes(memory(agent.pid(), "VmRSS"))
 }
 
 fn idle_requests() -> String {
-    let (lab, _agent) = idle();
+    let lab = Lab::new();
+    let _agent = idle(&lab);
     let exchanges = lab.server.exchanges();
     let asked: Vec<usize> = exchanges
         .iter()

@@ -1,6 +1,7 @@
 //! What only some machines can do, and a test says so when they cannot: strace,
 //! mounts, other users.
 
+use super::lab::Lab;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,6 +11,17 @@ fn skip(what: &str) {
     let may_not = std::env::var_os("TESTFLINGER_NO_SKIP").is_some();
     assert!(!may_not, "this machine lacks {what}");
     println!("skipped: needs {what}");
+}
+
+/// Whether the program under test runs as itself and not in an emulator, where
+/// it cannot do what the test is about: the reason says what, and is said.
+/// Nobody can install what is missing there, so that this is no skip.
+pub fn is_native(reason: &str) -> bool {
+    let native = super::lab::program().len() == 1;
+    if !native {
+        println!("not under an emulator: {reason}");
+    }
+    native
 }
 
 /// Whether a command works at all.
@@ -115,7 +127,9 @@ pub fn as_user(user: &str) -> Option<Vec<String>> {
         &group,
         "--clear-groups",
     ];
-    if !works(&[&words[..], &[super::lab::binary(), "--version"]].concat()) {
+    let program = super::lab::program();
+    let program: Vec<_> = program.iter().map(String::as_str).collect();
+    if !works(&[&words[..], &program, &["--version"]].concat()) {
         skip("another user");
         return None;
     }
@@ -194,6 +208,29 @@ pub fn machine(root: &Path, mount: &str, command: &str) -> Option<Vec<String>> {
     );
     let words = words.into_iter().chain(["sh", "-c", &script]);
     Some(words.map(str::to_owned).collect())
+}
+
+/// A lab whose agent believes that it is this date (UTC), and where time goes on from
+/// there. The machine's own clock stays as it is: libfaketime stands between
+/// the agent, or the emulator that runs it, and the C library.
+///
+/// `None`, once that is said: there is no libfaketime.
+pub fn at_date(lab: Lab, date: &str) -> Option<Lab> {
+    let library = format!(
+        "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
+        std::env::consts::ARCH
+    );
+    if !Path::new(&library).exists() {
+        skip("libfaketime");
+        return None;
+    }
+    let started_at = format!("@{date}");
+    let lab = lab
+        .environment("LD_PRELOAD", &library)
+        .environment("FAKETIME", &started_at)
+        .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .environment("TZ", "UTC");
+    Some(lab)
 }
 
 /// A shell command that runs the fixture with these words.

@@ -1,6 +1,6 @@
 //! The program with arguments of the test's own, and what it printed.
 
-use super::lab::{PATIENCE, binary};
+use super::lab::{PATIENCE, printed, program};
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,9 @@ impl Program {
         let printed = |what: &str| directory.join(format!("program-{number}.{what}"));
         let (stdout, stderr) = (printed("stdout"), printed("stderr"));
         fs::create_dir_all(directory.join("tmp")).unwrap();
-        let child = Command::new(binary())
+        let words = program();
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(arguments)
             .current_dir(directory)
             .env("TMPDIR", directory.join("tmp"))
@@ -75,7 +77,7 @@ impl Program {
         Ended {
             status: status.unwrap_or_else(|| 256 - self.child.wait().unwrap().signal().unwrap()),
             stdout: self.stdout(),
-            stderr: fs::read_to_string(&self.stderr).unwrap(),
+            stderr: printed(&self.stderr),
         }
     }
 }
