@@ -151,7 +151,7 @@ fn the_agent_needs_a_shell_a_directory_and_dev_null() {
             )
             .command("cleanup", "echo cleaned up");
         let root = make_root(&lab, &busybox, &["bin/sh"]);
-        copy(Path::new(binary()), &root, "agent");
+        copy(Path::new(&binary()), &root, "agent");
         copy(&lab.scratch.path("token"), &root, "token");
         fs::write(root.join("conf"), lab.configuration(&lab.agent_id)).unwrap();
         fs::create_dir(root.join("data")).unwrap();

@@ -289,6 +289,11 @@ pub fn program() -> Vec<String> {
     }
 }
 
+/// The path of the program under test.
+pub fn binary() -> String {
+    program().pop().unwrap()
+}
+
 /// What the program has printed to a file, without its complaint about what an
 /// emulator lacks.
 pub fn printed(path: &Path) -> String {

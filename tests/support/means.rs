@@ -173,10 +173,13 @@ pub fn systemd_analyze(words: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// A busybox that is one static file, with an init in it.
+/// A busybox that is one static file, with an init in it, to start the agent.
 ///
 /// `None`, once that is said: there is none.
 pub fn busybox() -> Option<PathBuf> {
+    if !is_native("busybox starts the program itself, which no emulator sees") {
+        return None;
+    }
     let found = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
     let found = found.into_iter().find(|path| {
         let path = path.to_str().unwrap();
