@@ -14,13 +14,14 @@ pub fn poll(
     descriptors: &[Option<BorrowedFd<'_>>],
     timeout: Option<Duration>,
 ) -> io::Result<Vec<bool>> {
-    let entry = |fd: &Option<BorrowedFd<'_>>| libc::pollfd {
-        // A negative descriptor is passed over (POSIX, poll).
-        fd: fd.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+    // Only those that there are: poll takes no more entries than the process may
+    // have descriptors.
+    let entry = |fd: &BorrowedFd<'_>| libc::pollfd {
+        fd: fd.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
-    let mut entries: Vec<_> = descriptors.iter().map(entry).collect();
+    let mut entries: Vec<_> = descriptors.iter().flatten().map(entry).collect();
     // Rounded up, so that a deadline has passed when its wait returns.
     let milliseconds = timeout.map_or(-1, |timeout| {
         let rounded = timeout.as_nanos().div_ceil(1_000_000);
@@ -30,9 +31,12 @@ pub fn poll(
     // SAFETY: the pointer and the count describe `entries`, which outlives the
     // call.
     let result = unsafe { libc::poll(entries.as_mut_ptr(), count, milliseconds) };
-    match super::cerr(result) {
-        Ok(_) => Ok(entries.iter().map(|entry| entry.revents != 0).collect()),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(vec![false; entries.len()]),
-        Err(error) => Err(error),
+    if let Err(error) = super::cerr(result)
+        && error.kind() != io::ErrorKind::Interrupted
+    {
+        return Err(error);
     }
+    let mut ready = entries.iter().map(|entry| result > 0 && entry.revents != 0);
+    let of = |fd: &Option<BorrowedFd<'_>>| fd.is_some() && ready.next().unwrap_or(false);
+    Ok(descriptors.iter().map(of).collect())
 }
