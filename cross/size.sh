@@ -33,15 +33,18 @@ symbols() {
 		return value
 	}
 	# The crate of a demangled name: its first path, whatever stands before it.
+	# Of our own, the room as well.
 	function owner(name,   crate, path) {
+		room = ""
 		if (name ~ /^ring_core_/) return "ring"
 		while (sub(/^([<&*(\[ ]|mut |dyn |const )/, "", name)) {}
-		if (!match(name, /^[A-Za-z_0-9]+(\[[0-9a-f]+\])?::/)) return "C (musl, parts of ring)"
+		if (!match(name, /^[A-Za-z_0-9]+(\[[0-9a-f]+\])?::/)) return "C and assembly: musl, ring"
 		crate = substr(name, 1, RLENGTH)
 		path = substr(name, RLENGTH + 1)
 		sub(/(\[.*)?::$/, "", crate)
 		if (crate != "testflinger_agent") return crate
-		return match(path, /^[a-z_]+::/) ? "  of it, " substr(path, 1, RLENGTH - 2) "/" : "  of it, main"
+		room = match(path, /^[a-z_]+::/) ? "src/" substr(path, 1, RLENGTH - 2) "/" : "src/main.rs"
+		return crate
 	}
 	{
 		size = number($1)
@@ -53,13 +56,14 @@ symbols() {
 		crate = owner(name)
 		bytes[crate] += size
 		named += size
-		if (crate ~ /^ /) bytes["testflinger_agent"] += size
+		if (room) rooms[room] += size
 	}
 	END {
 		bytes["without a name: texts, tables, roots of the web"] = all - named
 		sorted = "sort -rn"
-		for (crate in bytes) if (bytes[crate])
-			printf "%9d %5.1f %%  %s\n", bytes[crate], 100 * bytes[crate] / all, crate | sorted
+		line = "%9d %5.1f %%  %s\n"
+		for (crate in bytes) if (bytes[crate]) printf line, bytes[crate], 100 * bytes[crate] / all, crate | sorted
 		close(sorted)
-		printf "%9d 100.0 %%  all that is loaded\n", all
+		printf line "\nOf testflinger_agent:\n", all, 100, "all that is loaded"
+		for (room in rooms) printf line, rooms[room], 100 * rooms[room] / all, room | sorted
 	}'

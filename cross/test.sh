@@ -16,7 +16,7 @@ export TESTFLINGER_TEST_PROGRAM
 RUST_TEST_THREADS=${RUST_TEST_THREADS-8}
 export RUST_TEST_THREADS
 
-# All that run the program; not those of texts and of the server alone.
+# All that may run the program; not those of texts and of the server alone.
 set --
 for file in "$root"/tests/*.rs; do
 	name=$(basename "$file" .rs)
