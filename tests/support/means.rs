@@ -1,7 +1,7 @@
 //! What only some machines can do, and a test says so when they cannot: strace,
 //! mounts, other users.
 
-use super::lab::Lab;
+use super::lab::{Lab, program};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ fn skip(what: &str) {
 /// it cannot do what the test is about: the reason says what, and is said.
 /// Nobody can install what is missing there, so that this is no skip.
 pub fn is_native(reason: &str) -> bool {
-    let native = super::lab::program().len() == 1;
+    let native = program().len() == 1;
     if !native {
         println!("not under an emulator: {reason}");
     }
@@ -127,7 +127,7 @@ pub fn as_user(user: &str) -> Option<Vec<String>> {
         &group,
         "--clear-groups",
     ];
-    let program = super::lab::program();
+    let program = program();
     let program: Vec<_> = program.iter().map(String::as_str).collect();
     if !works(&[&words[..], &program, &["--version"]].concat()) {
         skip("another user");
@@ -225,6 +225,11 @@ pub fn at_date(lab: Lab, date: &str) -> Option<Lab> {
     );
     if !Path::new(&library).exists() {
         skip("libfaketime");
+        return None;
+    }
+    let loads = format!("ldd \"$(command -v {})\" | grep -q libc", program()[0]);
+    if !works(&["sh", "-c", &loads]) {
+        println!("not for a static program: it loads no library that lies about the date");
         return None;
     }
     let started_at = format!("@{date}");
