@@ -1,10 +1,10 @@
-# What there is to do: make build, demo, test, bench, soak-upload, clean; cross.
+# What there is to do: make build, demo, test, bench, soak-…, clean; cross.
 
 CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload clean tools
+.PHONY: build demo test bench soak-upload soak-replies clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -24,6 +24,11 @@ bench:
 soak-upload:
 	TESTFLINGER_SLOW_UPLOAD=2000 $(CARGO) test --locked --quiet --test deadlines -- \
 		--exact tls::a_slow_upload_of_artifacts_is_not_cut_off --nocapture
+
+# A thousand lost replies, in thirty lanes: five minutes.
+soak-replies:
+	TESTFLINGER_LOST_REPLIES=1000 $(CARGO) test --locked --quiet --test read_back -- \
+		--exact row_21_no_text_is_lost_or_doubled_when_replies_are_lost --nocapture
 
 clean:
 	$(CARGO) clean

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use support::gate::Gate;
-use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, signal, wait_for_file, wait_until};
+use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, wait_until};
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
 use testflinger_agent::local::Exchange;
@@ -251,33 +251,6 @@ fn row_33_an_agent_killed_with_a_job_to_deliver_delivers_it_at_the_next_start() 
     let wanted = format!("job {job} is over and not wholly delivered: sending the rest");
     assert_eq!(said(&agent, &wanted), 1, "{}", agent.log());
     assert_eq!(said(&agent, "WARNING"), 0, "{}", agent.log());
-}
-
-#[test]
-fn row_33_an_agent_killed_in_the_middle_of_a_job_leaves_its_record_and_takes_the_next() {
-    let lab = Lab::new();
-    let (pid, gate) = (lab.scratch.path("pid"), Gate::new(&lab.scratch, "test"));
-    let test = format!("echo $$ > '{}'; {}", pid.display(), gate.words());
-    let lab = lab.command("test", &test);
-    let job = lab.submit_test();
-    let mut agent = lab.agent();
-    wait_for_file(&pid);
-    agent.signal("KILL");
-    assert_eq!(agent.wait(), 256 - 9);
-    // Such a process stays for now: it is the test that ends it.
-    signal(numbers(&pid)[0], "KILL");
-    gate.open();
-    let agent = lab.agent();
-    let next = lab.submit_test();
-    lab.wait_until_complete(&next);
-    let record = lab.scratch.path("results").join(&job);
-    assert!(record.join("journal").exists());
-    let wanted = format!(
-        "the agent ended in the middle of a job; what is left of it stays in {}",
-        record.display()
-    );
-    assert_eq!(said(&agent, &wanted), 1, "{}", agent.log());
-    assert_eq!(said(&agent, "WARNING"), 1, "{}", agent.log());
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub(super) fn make_place(
     results_basedir: &Path,
     execution_basedir: &Path,
 ) -> Place {
-    let created = Record::create(results_basedir, &job.id, agent_id);
+    let created = Record::create(results_basedir, &job.id, agent_id, &job.text);
     let record = created.unwrap_or_else(|error| {
         let reason = format!(
             "the agent cannot make a record in {}: {error}",

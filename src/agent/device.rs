@@ -21,6 +21,16 @@ pub(super) struct DeviceInfo {
     fault: Option<String>,
 }
 
+impl DeviceInfo {
+    /// After the version that an earlier life of the agent came to.
+    pub(super) fn of_an_earlier_life(version: u64) -> DeviceInfo {
+        DeviceInfo {
+            version,
+            ..DeviceInfo::default()
+        }
+    }
+}
+
 impl Agent {
     /// Passes on what is known of the device, if that is new. Any command may
     /// have written anything there: what is no use is said once, and ignored.

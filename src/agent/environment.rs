@@ -8,6 +8,10 @@ use std::path::Path;
 /// with nothing at all.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The variable that holds the id of the job, in all of its processes: so they
+/// are known again after a crash of the agent.
+pub(super) const JOB_MARK: &str = "TESTFLINGER_AGENT_JOB";
+
 /// The agent's own environment without what is meant for the agent alone, then
 /// the configuration, as the original exports it.
 pub(super) fn of_commands(config: &Config, token_file: &Path) -> Vec<(OsString, OsString)> {

@@ -58,6 +58,7 @@ impl Agent {
 
     /// One cycle after the other.
     fn go_on(&mut self) -> End {
+        self.take_up_interrupted();
         loop {
             if self.stopping.is_some() {
                 if self.idle.was_working && !self.abandoned {

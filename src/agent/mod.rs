@@ -13,6 +13,7 @@ mod idle;
 mod init;
 mod overseers;
 mod phase;
+mod recovery;
 mod reload;
 mod serial;
 mod space;
@@ -23,6 +24,7 @@ mod work;
 pub use start::StartError;
 
 use crate::config::Config;
+use crate::job::{Progress, Record};
 use crate::sys::Signal;
 use crate::uplink::{self, Uplink};
 use crate::{error, info};
@@ -102,6 +104,8 @@ pub struct Agent {
     cancelled: bool,
     /// Why it has to be put offline, until the server knows.
     offline: Option<String>,
+    /// Jobs in whose middle an earlier life ended; to be taken up.
+    interrupted: Vec<(Record, Progress)>,
     idle: idle::Idle,
     // Released when the agent is gone.
     _lock: File,

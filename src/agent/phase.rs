@@ -1,8 +1,10 @@
 //! One phase: its command from the start to the exit status.
 
+use super::environment::JOB_MARK;
 use super::serial::Serial;
 use super::work::Running;
 use super::{Agent, Event, LAST_CLEANUP, Mode};
+use crate::child::tree::Leader;
 use crate::child::{Child, OutputFile, Stop, Tail, Watch};
 use crate::job::{AgentLimits, Entry, LogType, NOT_RUN, Phase, limits};
 use crate::{error, info, warning};
@@ -81,7 +83,7 @@ impl Agent {
             .as_ref()
             .map(|workspace| workspace.log(phase));
         let limit = self.config.output_limit;
-        let file = match OutputFile::create(&log, copy.as_deref(), limit) {
+        let file = match OutputFile::open(&log, copy.as_deref(), limit) {
             Ok(file) => file,
             // A device is not left as it is for want of a log.
             Err(error) if phase == Phase::Cleanup => {
@@ -152,9 +154,14 @@ impl Agent {
             Some(workspace) => workspace.directory(),
             None => &self.config.execution_basedir,
         };
-        match Child::start(command, directory, &self.environment) {
+        let mut environment = self.environment.clone();
+        environment.push((JOB_MARK.into(), running.job.id.clone().into()));
+        match Child::start(command, directory, &environment) {
             Ok(mut child) => {
                 self.events.await_process(child.pid);
+                if let Some(leader) = Leader::of(child.pid) {
+                    self.record(running, &Entry::Spawned(leader));
+                }
                 let agent = AgentLimits {
                     global: self.config.global_timeout,
                     output: self.config.output_timeout,

@@ -4,14 +4,14 @@ use super::events::Events;
 use super::overseers::Overseers;
 use super::{Agent, Mode, Setup, environment, idle};
 use crate::config::Config;
-use crate::job::Records;
+use crate::job::{Entry, Progress, Record, Records};
 use crate::log::{self, LogFile};
 use crate::sys::{self, Signals, Wake, files};
 use crate::uplink::{self, TlsFiles, Uplink};
-use crate::{info, warning};
+use crate::{error, info, warning};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -97,6 +97,7 @@ impl Agent {
             reload_wanted: false,
             cancelled: false,
             offline: None,
+            interrupted: Vec::new(),
             idle: idle::Idle::default(),
             _lock: lock,
         };
@@ -110,7 +111,7 @@ impl Agent {
     }
 
     /// What earlier lives left behind.
-    fn look_at_records(&self) {
+    fn look_at_records(&mut self) {
         let basedir = &self.config.results_basedir;
         if files::is_in_memory(basedir) {
             warning!(
@@ -136,11 +137,13 @@ impl Agent {
             );
             self.uplink.owe(record, progress);
         }
-        if !records.interrupted.is_empty() {
-            warning!(
-                "the agent ended in the middle of a job; what is left of it stays in {}",
-                listed(&records.interrupted)
-            );
+        self.interrupted = records.interrupted;
+        for (job_id, document) in records.half_made {
+            let created = self.put_on_record(&job_id, document.as_deref());
+            match created {
+                Ok(interrupted) => self.interrupted.push(interrupted),
+                Err(error) => error!("cannot make a record of job {job_id}: {error}"),
+            }
         }
         if !records.foreign.is_empty() {
             warning!(
@@ -148,6 +151,28 @@ impl Agent {
                 listed(&records.foreign)
             );
         }
+    }
+}
+
+impl Agent {
+    /// A job that was taken when the agent ended, before it was on record.
+    fn put_on_record(
+        &self,
+        job_id: &str,
+        document: Option<&str>,
+    ) -> io::Result<(Record, Progress)> {
+        let Config {
+            results_basedir,
+            agent_id,
+            ..
+        } = &self.config;
+        let record = Record::create(results_basedir, job_id, agent_id, document.unwrap_or("{}"))?;
+        let mut progress = Progress::default();
+        progress.apply(&Entry::Taken {
+            job_id: job_id.to_owned(),
+            agent_id: agent_id.clone(),
+        });
+        Ok((record, progress))
     }
 }
 

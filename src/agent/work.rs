@@ -3,9 +3,10 @@
 use super::chores::{clear_place, make_place};
 use super::device::DeviceInfo;
 use super::{Agent, Event, LAST_DELIVERY};
-use crate::child::tree::{self, Tree};
+use crate::child::tree::{self, Process, Tree};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
 use crate::{error, info, uplink, warning};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub(super) struct Running {
     pub(super) device_info: DeviceInfo,
     /// Sessions of commands that left something behind.
     pub(super) sessions: Vec<i32>,
+    /// Processes that were there before the job.
+    pub(super) bystanders: HashSet<Process>,
 }
 
 impl Agent {
@@ -41,7 +44,6 @@ impl Agent {
         };
         info!("took job {}", job.id);
         self.cancelled = false;
-        let bystanders = tree::descendants();
         self.say_status(&format!("job {}: beginning", job.id));
         let Some(mut running) = self.begin(job) else {
             return true;
@@ -52,8 +54,16 @@ impl Agent {
         } else {
             self.run_phases(&mut running);
         }
+        self.wind_up(running);
+        true
+    }
+
+    /// Cleanup, whatever became of the phases before it; then all that is left of
+    /// the job goes where it belongs.
+    pub(super) fn wind_up(&mut self, mut running: Running) {
         self.restore_workspace(&running);
         self.run_phase(&mut running, Phase::Cleanup);
+        let bystanders = running.bystanders.clone();
         let leftovers = running
             .sessions
             .iter()
@@ -65,12 +75,12 @@ impl Agent {
         if !self.abandoned {
             self.deliver();
         }
-        true
     }
 
     /// Makes a place for the job on the disk. `None` when the agent has to end
     /// before it is made: as after a crash, the record tells what there was.
     fn begin(&mut self, job: Job) -> Option<Running> {
+        let bystanders = tree::descendants();
         let mut progress = Progress::default();
         progress.apply(&Entry::Taken {
             job_id: job.id.clone(),
@@ -90,6 +100,7 @@ impl Agent {
             statuses: Vec::new(),
             device_info: DeviceInfo::default(),
             sessions: Vec::new(),
+            bystanders,
         })
     }
 

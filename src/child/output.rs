@@ -4,6 +4,7 @@ use super::Decoder;
 use crate::sys::files;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// How much of the output scripts find in their working directory, in bytes.
@@ -36,21 +37,27 @@ struct Copy {
 }
 
 impl OutputFile {
-    /// Starts the log, and a copy for the phase's own scripts if one can be
-    /// made. Whatever stands in either place is replaced, never followed.
+    /// Opens the log, and makes a copy for the phase's own scripts if one can be
+    /// made: what stands in that place is replaced, never followed. A log that an
+    /// earlier life of the agent began goes on.
     ///
     /// Of what the command prints, `limit` bytes are kept.
     ///
     /// # Errors
-    /// When the log cannot be made; the copy is only a convenience.
-    pub fn create(log: &Path, copy: Option<&Path>, limit: u64) -> io::Result<OutputFile> {
+    /// When the log cannot be opened; the copy is only a convenience.
+    pub fn open(log: &Path, copy: Option<&Path>, limit: u64) -> io::Result<OutputFile> {
         let copy = copy.and_then(|path| files::create_fresh(path).ok());
         let copy = copy.map(|file| Copy {
             file,
             room: SCRIPT_COPY_LIMIT,
         });
+        let file = files::open_append(log)?;
+        let length = length_of_text(log)?;
+        file.set_len(length)?;
         Ok(OutputFile {
-            log: Some(files::create_fresh(log)?),
+            log: Some(file),
+            length,
+            room: limit.saturating_sub(length),
             copy,
             ..OutputFile::unwritten(limit)
         })
@@ -180,6 +187,24 @@ impl OutputFile {
     }
 }
 
+/// How long a log is without half a character at its end.
+fn length_of_text(log: &Path) -> io::Result<u64> {
+    /// A character has at most four bytes.
+    const END: u64 = 4;
+    let file = files::open_regular(log)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(END);
+    let mut end = vec![0; usize::try_from(length - from).unwrap_or(0)];
+    file.read_exact_at(&mut end, from)?;
+    // It may begin in the middle of one as well.
+    let begin = end.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
+    let cut = match std::str::from_utf8(end.get(begin..).unwrap_or_default()) {
+        Err(error) if error.error_len().is_none() => begin + error.valid_up_to(),
+        _ => end.len(),
+    };
+    Ok(from + cut as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +214,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-output-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (log, copy) = (directory.join("log"), directory.join("copy"));
-        let mut output = OutputFile::create(&log, Some(&copy), u64::MAX).unwrap();
+        let mut output = OutputFile::open(&log, Some(&copy), u64::MAX).unwrap();
         let chunk = vec![b'x'; 3 << 20];
         for _ in 0..4 {
             output.bytes(&chunk);
@@ -203,11 +228,29 @@ mod tests {
     }
 
     #[test]
+    fn a_log_goes_on_after_its_last_whole_character() {
+        let directory = std::env::temp_dir().join(format!("tfa-go-on-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let log = directory.join("log");
+        let text = "aé€😀";
+        for cut in 0..=text.len() {
+            std::fs::write(&log, &text.as_bytes()[..cut]).unwrap();
+            let mut output = OutputFile::open(&log, None, 1 << 20).unwrap();
+            output.say("!");
+            let whole = &text[..text.floor_char_boundary(cut)];
+            let found = std::fs::read_to_string(&log).unwrap();
+            assert_eq!(found, format!("{whole}!"), "cut at {cut}");
+            assert_eq!(output.length(), found.len() as u64);
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
     fn what_is_beyond_the_limit_is_counted_and_said() {
         let directory = std::env::temp_dir().join(format!("tfa-limit-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let log = directory.join("log");
-        let mut output = OutputFile::create(&log, None, 6).unwrap();
+        let mut output = OutputFile::open(&log, None, 6).unwrap();
         output.say("banner\n");
         output.bytes("abcd".as_bytes());
         // The euro does not fit, and nothing comes after it.

@@ -105,7 +105,7 @@ impl Tail {
                 file,
                 read: 0,
                 total: 0,
-                output: OutputFile::create(&self.kept, None, self.limit)?,
+                output: OutputFile::open(&self.kept, None, self.limit)?,
             });
             return self.read_some();
         };

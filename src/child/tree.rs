@@ -14,7 +14,52 @@ pub struct Process {
     /// Its id.
     pub pid: i32,
     /// When it started, in clock ticks since boot.
-    started: u64,
+    pub started: u64,
+}
+
+impl Process {
+    /// The living process of that id.
+    #[must_use]
+    pub fn find(pid: i32) -> Option<Process> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let entry = Entry::parse(&String::from_utf8_lossy(&stat))?;
+        Some(entry.process)
+    }
+}
+
+/// The first process of a command, which leads its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// The process.
+    pub process: Process,
+    /// Which boot of the machine it belongs to.
+    pub boot: String,
+}
+
+impl Leader {
+    /// That of a command that has just been started.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Leader> {
+        Some(Leader {
+            process: Process::find(pid)?,
+            boot: boot_id()?,
+        })
+    }
+
+    /// Whether its session can still be its own: the machine has not been booted
+    /// since, and no later process has its number.
+    fn may_live(&self, entries: &[Entry], boot: Option<&str>) -> bool {
+        let of_its_number = entries
+            .iter()
+            .find(|one| one.process.pid == self.process.pid);
+        boot == Some(&self.boot) && of_its_number.is_none_or(|one| one.process == self.process)
+    }
+}
+
+/// What tells this boot of the machine from any other (random(4)).
+fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 /// What `/proc/<pid>/stat` says of a process.
@@ -91,6 +136,14 @@ fn members(
     entries.iter().filter(is_alive).copied().collect()
 }
 
+/// Whether a process was started with this in its environment. The agent itself
+/// never was.
+fn is_marked(pid: i32, mark: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    pid != own_pid() && variables.any(|variable| variable == mark.as_bytes())
+}
+
 fn own_pid() -> i32 {
     i32::try_from(std::process::id()).unwrap_or(0)
 }
@@ -102,15 +155,33 @@ pub struct Tree {
     sessions: Vec<i32>,
     /// What earlier commands left behind on purpose.
     spared: HashSet<Process>,
+    /// A variable and its value that all of them were started with.
+    mark: Option<String>,
 }
 
 impl Tree {
+    /// What an earlier life of the agent left behind of a job: the sessions of
+    /// its commands, and whoever still has this in the environment
+    /// (`NAME=value`).
+    #[must_use]
+    pub fn of_an_earlier_life(leaders: &[Leader], mark: &str) -> Tree {
+        let (entries, boot) = (processes(), boot_id());
+        let live = leaders
+            .iter()
+            .filter(|leader| leader.may_live(&entries, boot.as_deref()));
+        Tree {
+            sessions: live.map(|leader| leader.process.pid).collect(),
+            spared: descendants(),
+            mark: Some(mark.to_owned()),
+        }
+    }
+
     /// What descends from the agent and is none of `spared`.
     #[must_use]
     pub fn without(spared: HashSet<Process>) -> Tree {
         Tree {
-            sessions: Vec::new(),
             spared,
+            ..Tree::default()
         }
     }
 
@@ -122,7 +193,20 @@ impl Tree {
     }
 
     fn members(&self) -> Vec<Entry> {
-        members(&processes(), own_pid(), &self.sessions, &self.spared)
+        self.members_of(&processes())
+    }
+
+    fn members_of(&self, entries: &[Entry]) -> Vec<Entry> {
+        let mut found = members(entries, own_pid(), &self.sessions, &self.spared);
+        if let Some(mark) = &self.mark {
+            let others = entries.iter().filter(|entry| !found.contains(entry));
+            let marked: Vec<Entry> = others
+                .filter(|entry| !entry.zombie && is_marked(entry.process.pid, mark))
+                .copied()
+                .collect();
+            found.extend(marked);
+        }
+        found
     }
 
     /// The processes that can be seen alive now. One that forks and exits all
@@ -169,7 +253,7 @@ impl Tree {
     /// Ends each of them, whole groups at a time: no member can escape by a fork.
     pub fn kill(&self) {
         let entries = processes();
-        let members = members(&entries, own_pid(), &self.sessions, &self.spared);
+        let members = self.members_of(&entries);
         let seen = members.iter().map(|entry| entry.group);
         let mut groups: HashSet<i32> = seen.chain(self.sessions.iter().copied()).collect();
         // The agent's own, and one whose number somebody else has by now.

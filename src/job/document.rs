@@ -90,6 +90,20 @@ impl Job {
         }
     }
 
+    /// A job of which nothing is known but its id.
+    #[must_use]
+    pub fn unknown(id: &str) -> Job {
+        Job {
+            id: id.to_owned(),
+            global_timeout: None,
+            output_timeout: None,
+            text: "{}".into(),
+            refusal: None,
+            wanted: [false; PHASES.len()],
+            needs_allocate: false,
+        }
+    }
+
     /// Whether the job's data asks for this phase; setup and cleanup run for
     /// every job.
     #[must_use]
@@ -162,7 +176,7 @@ fn seconds(job: Json<'_>, name: &str) -> Result<Option<u64>, String> {
 }
 
 /// Whether the text is a UUID in its usual form (RFC 9562, section 4).
-fn is_uuid(text: &str) -> bool {
+pub(super) fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',

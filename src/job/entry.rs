@@ -1,6 +1,7 @@
 //! What happened to a job, one entry after the other.
 
-use super::{LogType, Phase};
+use super::{LogLength, LogType, Phase};
+use crate::child::tree::{Leader, Process};
 use crate::json::{Json, Object};
 use std::path::PathBuf;
 
@@ -15,8 +16,16 @@ pub enum Entry {
         /// Who took it.
         agent_id: String,
     },
+    /// The agent ended in the middle of the job, and a later life of it takes the
+    /// job up.
+    TakenUp,
+    /// What the server had of the job's logs before it got anything of this run: a
+    /// job may come again under its id.
+    Found(Vec<LogLength>),
     /// A phase began.
     Started(Phase),
+    /// Its command runs as this process.
+    Spawned(Leader),
     /// A phase ended.
     Ended {
         /// The phase.
@@ -72,6 +81,14 @@ impl Entry {
                 line.string("job_id", job_id);
                 line.string("agent_id", agent_id);
             }
+            Entry::Found(logs) => {
+                let mut lengths = Object::new();
+                for LogLength { phase, log, bytes } in logs {
+                    let name = format!("{phase}_{}", log.name());
+                    lengths.integer(&name, i64::try_from(*bytes).unwrap_or(i64::MAX));
+                }
+                line.object("logs", lengths);
+            }
             Entry::Started(phase) | Entry::Reported(phase) => {
                 line.string("phase", phase.name());
             }
@@ -105,7 +122,13 @@ impl Entry {
                 let number = i64::try_from(*next_fragment).unwrap_or(i64::MAX);
                 line.integer("next_fragment", number);
             }
-            Entry::ArtifactsSent | Entry::ArtifactsRefused | Entry::Complete => {}
+            Entry::Spawned(Leader { process, boot }) => {
+                line.integer("pid", process.pid.into());
+                let started = i64::try_from(process.started).unwrap_or(i64::MAX);
+                line.integer("started", started);
+                line.string("boot", boot);
+            }
+            Entry::TakenUp | Entry::ArtifactsSent | Entry::ArtifactsRefused | Entry::Complete => {}
         }
         line.finish() + "\n"
     }
@@ -126,7 +149,16 @@ impl Entry {
                 job_id: string("job_id")?,
                 agent_id: string("agent_id")?,
             },
+            "taken_up" => Entry::TakenUp,
+            "found" => Entry::Found(json.get("logs")?.members().filter_map(log_length).collect()),
             "started" => Entry::Started(phase()?),
+            "spawned" => Entry::Spawned(Leader {
+                process: Process {
+                    pid: i32::try_from(number("pid")?).ok()?,
+                    started: number("started")?,
+                },
+                boot: string("boot")?,
+            }),
             "ended" => Entry::Ended {
                 phase: phase()?,
                 status: json.get("status")?.integer()?,
@@ -157,7 +189,10 @@ impl Entry {
     fn name(&self) -> &'static str {
         match self {
             Entry::Taken { .. } => "taken",
+            Entry::TakenUp => "taken_up",
+            Entry::Found(_) => "found",
             Entry::Started(_) => "started",
+            Entry::Spawned(_) => "spawned",
             Entry::Ended { .. } => "ended",
             Entry::Finished { .. } => "finished",
             Entry::Sent { .. } => "sent",
@@ -177,9 +212,23 @@ impl Entry {
     pub fn is_synced(&self) -> bool {
         matches!(
             self,
-            Entry::Taken { .. } | Entry::Started(_) | Entry::Ended { .. } | Entry::Finished { .. }
+            Entry::Taken { .. }
+                | Entry::TakenUp
+                | Entry::Started(_)
+                | Entry::Ended { .. }
+                | Entry::Finished { .. }
         )
     }
+}
+
+/// A member of [`Entry::Found`].
+fn log_length((name, bytes): (String, Json<'_>)) -> Option<LogLength> {
+    let (phase, log) = name.rsplit_once('_')?;
+    Some(LogLength {
+        phase: Phase::from_name(phase)?,
+        log: LogType::from_name(log)?,
+        bytes: u64::try_from(bytes.integer()?).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -193,7 +242,20 @@ mod tests {
                 job_id: "j".into(),
                 agent_id: "a \"b\"\n".into(),
             },
+            Entry::TakenUp,
+            Entry::Found(vec![LogLength {
+                phase: Phase::FirmwareUpdate,
+                log: LogType::Serial,
+                bytes: 12,
+            }]),
             Entry::Started(Phase::Setup),
+            Entry::Spawned(Leader {
+                process: Process {
+                    pid: 77,
+                    started: 123_456_789_012,
+                },
+                boot: "b5e3".into(),
+            }),
             Entry::Ended {
                 phase: Phase::Test,
                 status: 247,

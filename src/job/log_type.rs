@@ -1,5 +1,7 @@
 //! The two logs of a phase.
 
+use super::Phase;
+
 /// Which of a phase's logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogType {
@@ -27,6 +29,25 @@ impl LogType {
     pub fn from_name(name: &str) -> Option<LogType> {
         LOG_TYPES.into_iter().find(|log| log.name() == name)
     }
+}
+
+/// How much there is of a phase's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLength {
+    /// The phase.
+    pub phase: Phase,
+    /// Which of its logs.
+    pub log: LogType,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+}
+
+/// How much there is of one log, by a list in which the others are as well.
+#[must_use]
+pub fn length_of(lengths: &[LogLength], phase: Phase, log: LogType) -> u64 {
+    let mut found = lengths.iter();
+    let found = found.find(|one| one.phase == phase && one.log == log);
+    found.map_or(0, |found| found.bytes)
 }
 
 /// Something of each log.

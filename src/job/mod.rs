@@ -19,7 +19,7 @@ pub use artifacts::Artifacts;
 pub use document::Job;
 pub use entry::Entry;
 pub use limits::{AgentLimits, limits};
-pub use log_type::{LOG_TYPES, LogType, PerLog};
+pub use log_type::{LOG_TYPES, LogLength, LogType, PerLog, length_of};
 pub use phase::{PHASES, Phase};
 pub use progress::{LogProgress, NOT_RUN, PhaseProgress, Progress};
 pub use record::{Record, Records};

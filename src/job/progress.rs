@@ -1,10 +1,15 @@
 //! How far a job is, and how much of that the server has.
 
-use super::{Entry, LOG_TYPES, LogType, PerLog, Phase};
+use super::{Entry, LOG_TYPES, LogLength, LogType, PerLog, Phase};
+use crate::child::tree::Leader;
 use std::path::PathBuf;
 
 /// What a phase reports that could not be run, or was cut short with its agent.
 pub const NOT_RUN: i64 = 100;
+
+/// No phase has more fragments than this: at two a second, it would be one of
+/// months. The server wants rising numbers, and does not mind gaps.
+const FRAGMENTS: u64 = 20_000_000;
 
 /// The sum of a job's entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +20,13 @@ pub struct Progress {
     pub agent_id: String,
     /// The phases that began, in their order.
     pub phases: Vec<PhaseProgress>,
+    /// What the server had of the logs before this run, if it was looked at.
+    pub found: Option<Vec<LogLength>>,
+    /// The sessions of the phases' commands.
+    pub leaders: Vec<Leader>,
+    /// How often something began that was on record before it could be known
+    /// anywhere else: a phase, or a taking up.
+    beginnings: u64,
     /// The numbers of the next fragments; they run on across phases.
     pub next_fragment: PerLog<u64>,
     /// The version of the device's information; 0 when there is none.
@@ -63,12 +75,10 @@ impl Progress {
                 self.job_id.clone_from(job_id);
                 self.agent_id.clone_from(agent_id);
             }
-            Entry::Started(phase) => self.phases.push(PhaseProgress {
-                phase: *phase,
-                status: None,
-                logs: PerLog::default(),
-                reported: false,
-            }),
+            Entry::TakenUp => self.take_up(),
+            Entry::Found(logs) => self.found = Some(logs.clone()),
+            Entry::Started(phase) => self.start(*phase),
+            Entry::Spawned(leader) => self.leaders.push(leader.clone()),
             Entry::Ended { phase, status } => {
                 self.with(*phase, |progress| progress.status = Some(*status));
             }
@@ -99,6 +109,38 @@ impl Progress {
             Entry::ArtifactsRefused => self.artifacts_refused = true,
             Entry::Complete => self.complete = true,
         }
+    }
+
+    fn start(&mut self, phase: Phase) {
+        self.beginnings += 1;
+        let again = self.phases.iter_mut().find(|known| known.phase == phase);
+        match again {
+            // A cleanup that was cut short: its log goes on.
+            Some(known) => (known.status, known.reported) = (None, false),
+            None => self.phases.push(PhaseProgress {
+                phase,
+                status: None,
+                logs: PerLog::default(),
+                reported: false,
+            }),
+        }
+    }
+
+    /// What was sent last may not be on record, as nothing is synced for a
+    /// fragment: the next ones get numbers that none can have had.
+    fn take_up(&mut self) {
+        self.beginnings += 1;
+        for log in LOG_TYPES {
+            let next = self.next_fragment.of_mut(log);
+            *next = (*next).max(self.beginnings * FRAGMENTS);
+        }
+    }
+
+    /// The phase that was cut short, if one was.
+    #[must_use]
+    pub fn interrupted(&self) -> Option<Phase> {
+        let open = self.phases.iter().find(|phase| phase.status.is_none());
+        open.map(|phase| phase.phase)
     }
 
     fn with(&mut self, phase: Phase, change: impl FnOnce(&mut PhaseProgress)) {

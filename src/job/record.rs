@@ -5,6 +5,7 @@
 //! journal is only ever added to; a torn last line is ignored, and with it
 //! whatever it was about to say.
 
+use super::document::is_uuid;
 use super::refused::REFUSED;
 use super::{Entry, LogType, Phase, Progress};
 use crate::sys::files;
@@ -15,6 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
+/// The job as received, secrets included: 0600, and gone with the record.
+const DOCUMENT: &str = "job.json";
+
+/// How the name of a record begins that is being made, before the job's id.
+fn half_made_prefix(agent_id: &str) -> String {
+    format!(".{}.", files::escape_name(agent_id))
+}
 
 /// A record that can be added to, by the agent and the uplink alike.
 #[derive(Debug)]
@@ -35,33 +43,60 @@ enum Journal {
 }
 
 impl Record {
-    /// Makes the record of a job that has been taken. Where there is one of the
-    /// same id still, it stands beside that.
+    /// Makes the record of a job that has been taken, with its document. Where
+    /// there is one of the same id still, it stands beside that. It has its name
+    /// when it is whole: what is found half-made later is [`Records::half_made`].
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn create(basedir: &Path, job_id: &str, agent_id: &str) -> io::Result<Record> {
+    pub fn create(
+        basedir: &Path,
+        job_id: &str,
+        agent_id: &str,
+        document: &str,
+    ) -> io::Result<Record> {
+        let making = basedir.join(format!("{}{job_id}", half_made_prefix(agent_id)));
+        match DirBuilder::new().mode(0o700).create(&making) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let mut text = files::create_fresh(&making.join(DOCUMENT))?;
+        text.write_all(document.as_bytes())?;
+        text.sync_data()?;
+        let mut journal = files::create_fresh(&making.join(JOURNAL))?;
+        let taken = Entry::Taken {
+            job_id: job_id.to_owned(),
+            agent_id: agent_id.to_owned(),
+        };
+        journal.write_all(taken.to_line().as_bytes())?;
+        journal.sync_data()?;
+        files::sync_directory(&making)?;
         let mut directory = basedir.join(job_id);
         let mut copies = 1;
-        while let Err(error) = DirBuilder::new().mode(0o700).create(&directory) {
-            if error.kind() != io::ErrorKind::AlreadyExists || copies == 100 {
+        while let Err(error) = fs::rename(&making, &directory) {
+            let is_there = matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty
+                    | io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::NotADirectory
+            );
+            if !is_there || copies == 100 {
                 return Err(error);
             }
             copies += 1;
             directory = basedir.join(format!("{job_id}.{copies}"));
         }
-        let journal = files::create_fresh(&directory.join(JOURNAL))?;
-        let record = Record {
+        files::sync_directory(basedir)?;
+        Ok(Record {
             directory,
             journal: Mutex::new(Journal::Open(journal)),
-        };
-        record.append(&Entry::Taken {
-            job_id: job_id.to_owned(),
-            agent_id: agent_id.to_owned(),
-        })?;
-        files::sync_directory(&record.directory)?;
-        files::sync_directory(basedir)?;
-        Ok(record)
+        })
+    }
+
+    /// The job's document, if it is there.
+    #[must_use]
+    pub fn document(&self) -> Option<String> {
+        fs::read_to_string(self.directory.join(DOCUMENT)).ok()
     }
 
     /// Reads how far the record in a directory is; `None` when the directory is
@@ -235,23 +270,22 @@ pub struct Records {
     /// progress; the oldest first.
     pub owed: Vec<(Record, Progress)>,
     /// Jobs of this agent that were under way when it ended.
-    pub interrupted: Vec<PathBuf>,
+    pub interrupted: Vec<(Record, Progress)>,
+    /// Jobs that it took, and did not come to put on record: their ids, and their
+    /// documents as far as they are there.
+    pub half_made: Vec<(String, Option<String>)>,
     /// Entries that are nobody's record.
     pub foreign: Vec<PathBuf>,
 }
 
 impl Records {
-    /// Looks at every entry but the hidden ones.
+    /// Looks at every entry, and at those hidden ones that are this agent's.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn find(basedir: &Path, agent_id: &str) -> io::Result<Records> {
         let mut entries: Vec<_> = fs::read_dir(basedir)?
             .flatten()
-            .filter(|entry| {
-                let name = entry.file_name();
-                !name.as_encoded_bytes().starts_with(b".") && name != REFUSED
-            })
             .map(|entry| {
                 let changed = entry.metadata().and_then(|metadata| metadata.modified());
                 (changed.ok(), entry.path())
@@ -259,14 +293,27 @@ impl Records {
             .collect();
         entries.sort();
         let mut records = Records::default();
+        let hidden = half_made_prefix(agent_id);
         for (_, path) in entries {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with('.') {
+                let id = name.strip_prefix(&hidden).filter(|id| is_uuid(id));
+                if let Some(id) = id.filter(|_| path.is_dir()) {
+                    let document = fs::read_to_string(path.join(DOCUMENT)).ok();
+                    records.half_made.push((id.to_owned(), document));
+                }
+                continue;
+            }
+            if name == REFUSED {
+                continue;
+            }
             match Record::read(&path) {
                 Ok(Some(progress)) if progress.agent_id != agent_id => {}
-                Ok(Some(progress)) if progress.finished => match Record::open(&path) {
-                    Ok(record) => records.owed.push((record, progress)),
+                Ok(Some(progress)) => match Record::open(&path) {
+                    Ok(record) if progress.finished => records.owed.push((record, progress)),
+                    Ok(record) => records.interrupted.push((record, progress)),
                     Err(_) => records.foreign.push(path),
                 },
-                Ok(Some(_)) => records.interrupted.push(path),
                 Ok(None) | Err(_) => records.foreign.push(path),
             }
         }
@@ -292,7 +339,7 @@ mod tests {
     #[test]
     fn row_20_a_torn_last_entry_is_ignored() {
         let basedir = basedir("torn");
-        let record = Record::create(&basedir, ID, "a").unwrap();
+        let record = Record::create(&basedir, ID, "a", "{}").unwrap();
         record.append(&Entry::Started(Phase::Setup)).unwrap();
         let ended = Entry::Ended {
             phase: Phase::Setup,
@@ -318,19 +365,25 @@ mod tests {
     #[test]
     fn records_are_told_apart() {
         let basedir = basedir("apart");
-        let finished = Record::create(&basedir, ID, "a").unwrap();
+        let finished = Record::create(&basedir, ID, "a", "{}").unwrap();
         finished
             .append(&Entry::Finished { artifacts: None })
             .unwrap();
-        let again = Record::create(&basedir, ID, "a").unwrap();
+        let again = Record::create(&basedir, ID, "a", "{}").unwrap();
         assert!(again.directory.ends_with(format!("{ID}.2")));
-        Record::create(&basedir, "other", "b").unwrap();
+        Record::create(&basedir, "other", "b", "{}").unwrap();
         fs::create_dir(basedir.join("lost+found")).unwrap();
         fs::write(basedir.join(".a.lock"), "").unwrap();
+        // Of this agent, and of one whose name begins with this one's.
+        for half_made in [format!(".a.{ID}"), format!(".a.b.{ID}")] {
+            fs::create_dir(basedir.join(half_made)).unwrap();
+        }
         let records = Records::find(&basedir, "a").unwrap();
         assert_eq!(records.owed.len(), 1);
         assert_eq!(records.owed[0].1.job_id, ID);
-        assert_eq!(records.interrupted, std::slice::from_ref(&again.directory));
+        assert_eq!(records.interrupted.len(), 1);
+        assert_eq!(records.interrupted[0].0.directory, again.directory);
+        assert_eq!(records.half_made, [(ID.to_owned(), None)]);
         assert_eq!(records.foreign, [basedir.join("lost+found")]);
         fs::remove_dir_all(basedir).unwrap();
     }

@@ -97,7 +97,7 @@ mod tests {
         let basedir = std::env::temp_dir().join(name);
         fs::create_dir_all(&basedir).unwrap();
         let aside = |id: &str, agent_id: &str, age: u64| {
-            let record = Record::create(&basedir, id, agent_id).unwrap();
+            let record = Record::create(&basedir, id, agent_id, "{}").unwrap();
             record.note_refusal("its artifacts", "too large").unwrap();
             let at = SystemTime::now() - Duration::from_secs(age);
             File::open(record.directory())

@@ -34,6 +34,14 @@ impl Workspace {
         Ok(workspace)
     }
 
+    /// The one of a job that an earlier life of the agent ran; it may be gone.
+    #[must_use]
+    pub fn of_an_earlier_life(basedir: &Path, job: &Job) -> Workspace {
+        Workspace {
+            directory: basedir.join(&job.id),
+        }
+    }
+
     /// Makes it anew where the job removed it, and opens it where the job closed
     /// it. False: it is there.
     ///

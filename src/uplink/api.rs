@@ -4,7 +4,7 @@ use super::failure::{Failure, settle};
 use super::faults::Faults;
 use super::http::{Credentials, Http, NoAnswer, Patience, Payload, Reply};
 use super::multipart::Multipart;
-use super::reading::find_job_state;
+use super::reading::{Known, read_known};
 use super::token::Tokens;
 use super::upload::{Lengths, Upload};
 use super::{Settings, TlsFiles};
@@ -184,20 +184,21 @@ impl Api {
         Ok(document)
     }
 
-    /// `GET /v1/result/<id>`: the job's state. The answer holds all of the
-    /// job's output; it is looked through as it comes.
-    pub(super) fn job_state(&self, job_id: &str) -> Result<Option<String>, Failure> {
+    /// `GET /v1/result/<id>`: the job's state, and how long its logs are. The
+    /// answer holds all of its output; it is looked through as it comes.
+    pub(super) fn known(&self, job_id: &str) -> Result<Known, Failure> {
         let action = SEE_CANCELLED;
         let path = format!("/v1/result/{}", percent(job_id));
         let nothing = Outgoing::Nothing(Patience::LongAnswer);
         let mut reply = self.call(action, "GET", &path, nothing)?;
-        let state = match reply.status {
-            204 => None,
-            _ => find_job_state(&mut reply.reader())
-                .map_err(|cause| self.unreadable(action, &cause))?,
+        let known = match reply.status {
+            204 => Known::default(),
+            _ => {
+                read_known(&mut reply.reader()).map_err(|cause| self.unreadable(action, &cause))?
+            }
         };
         self.common.faults.over(action);
-        Ok(state)
+        Ok(known)
     }
 
     /// The job is over: it cannot be cancelled any more.
@@ -346,16 +347,24 @@ impl Api {
         format!("reach {}", self.common.server)
     }
 
-    fn unreachable(&self, NoAnswer { cause, was_cut }: NoAnswer) -> Failure {
+    fn unreachable(&self, no_answer: NoAnswer) -> Failure {
         let faults = &self.common.faults;
-        faults.report(&self.reach(), &cause, "trying again");
-        Failure::Unreachable { cause, was_cut }
+        faults.report(&self.reach(), &no_answer.cause, "trying again");
+        Failure::Unreachable {
+            cause: no_answer.cause,
+            was_cut: no_answer.was_cut,
+            may_have_arrived: no_answer.may_have_arrived,
+        }
     }
 
     fn unreadable(&self, action: &str, cause: &str) -> Failure {
         let cause = format!("the answer cannot be used: {cause}");
         self.common.faults.report(action, &cause, "trying again");
-        Failure::transient(cause)
+        Failure::Transient {
+            cause,
+            retry_after: None,
+            may_have_arrived: true,
+        }
     }
 
     /// Whether an answer says that the server has what it was sent: `OK` or

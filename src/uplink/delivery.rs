@@ -4,6 +4,7 @@
 //! exit status, then the artifacts, then `complete`. It is the same walk while
 //! the job runs, after an outage, and after a restart of the agent.
 
+mod read_back;
 mod steps;
 
 use super::api::Api;
@@ -30,6 +31,8 @@ const STEP_PATIENCE: Duration = Duration::from_secs(600);
 pub(super) enum Step {
     /// A fragment of this log of a phase, and where in it that begins.
     Fragment(Phase, LogType, u64),
+    /// How much of the logs the server has.
+    ReadBack,
     /// The device's information.
     DeviceInfo,
     /// The exit status of this phase.
@@ -64,6 +67,20 @@ pub(super) struct Delivery {
     left_out_said: Arc<AtomicBool>,
     /// The disk did not take the last entry.
     unwritten: bool,
+    doubt: Option<Doubt>,
+    /// The next fragment may repeat what the server has.
+    repeats: bool,
+    /// One did, and it is not known by how much.
+    uncounted: bool,
+}
+
+/// The server may have a fragment of which it is not known.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// When to read back what it has.
+    read_at: Instant,
+    /// Readings that it refused.
+    failures: u32,
 }
 
 impl Delivery {
@@ -86,7 +103,20 @@ impl Delivery {
             refusals: 0,
             left_out_said: Arc::default(),
             unwritten: false,
+            doubt: None,
+            repeats: false,
+            uncounted: false,
         }
+    }
+
+    /// The same for a record of an earlier life: nothing is synced for a fragment,
+    /// so that the server may have more than is on record.
+    pub(super) fn of_an_earlier_life(mut self) -> Delivery {
+        self.doubt = Some(Doubt {
+            read_at: Instant::now(),
+            failures: 0,
+        });
+        self
     }
 
     /// The same, with more patience.
@@ -122,7 +152,13 @@ impl Delivery {
             return Step::Wait(Some(until));
         }
         if let Some(phase) = self.current() {
-            return self.next_of(phase, now);
+            return match (self.next_of(phase, now), self.doubt) {
+                (Step::Fragment(..), Some(doubt)) if doubt.read_at > now => {
+                    Step::Wait(Some(doubt.read_at))
+                }
+                (Step::Fragment(..), Some(_)) => Step::ReadBack,
+                (step, _) => step,
+            };
         }
         let artifacts = self.progress.owes_artifacts();
         match self.progress {
@@ -173,6 +209,7 @@ impl Delivery {
     pub(super) fn take(&mut self, step: Step, api: &Api) {
         let result = match step {
             Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from),
+            Step::ReadBack => self.read_back(api),
             Step::DeviceInfo => self.device_info(api),
             Step::Status(phase) => self.status(api, phase),
             Step::Artifacts => self.artifacts(api),
@@ -233,7 +270,7 @@ mod tests {
     pub(super) fn delivery(basedir: &Path) -> Delivery {
         let id = "4a01916a-c18b-4c2c-87bb-7da770768044";
         std::fs::create_dir_all(basedir).unwrap();
-        let record = Record::create(basedir, id, "a").unwrap();
+        let record = Record::create(basedir, id, "a", "{}").unwrap();
         Delivery::new(
             Arc::new(record),
             Progress::default(),

@@ -13,6 +13,8 @@ pub enum Failure {
         cause: String,
         /// Somebody was there, and cut the connection.
         was_cut: bool,
+        /// What was sent may be there all the same.
+        may_have_arrived: bool,
     },
     /// It may succeed later.
     Transient {
@@ -20,6 +22,8 @@ pub enum Failure {
         cause: String,
         /// When the server wants to be asked again.
         retry_after: Option<Duration>,
+        /// What was sent may have been stored all the same.
+        may_have_arrived: bool,
     },
     /// The server will not do this, however often it is asked.
     Refused {
@@ -35,6 +39,7 @@ impl Failure {
         Failure::Transient {
             cause: cause.into(),
             retry_after: None,
+            may_have_arrived: false,
         }
     }
 
@@ -42,6 +47,21 @@ impl Failure {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Failure::Refused { .. })
+    }
+
+    /// Whether the server may have stored what it was sent, although nobody said
+    /// so.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Failure::Unreachable {
+                may_have_arrived, ..
+            }
+            | Failure::Transient {
+                may_have_arrived, ..
+            } => *may_have_arrived,
+            Failure::Refused { .. } => false,
+        }
     }
 
     /// When the server wants to be asked again, if it said so.
@@ -82,6 +102,8 @@ pub(super) fn settle(reply: Reply) -> Result<Reply, Failure> {
         401 | 403 | 408 | 425 | 429 | 500.. => Err(Failure::Transient {
             cause: explain(reply),
             retry_after,
+            // Who says so may only stand before the server.
+            may_have_arrived: status == 408 || status >= 500,
         }),
         _ => Err(Failure::Refused {
             status,

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body, SendBody, Timeout};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
 const IDLE_AGE: Duration = Duration::from_secs(5);
@@ -219,19 +219,23 @@ impl Http {
 
     /// The head of the answer, if it can be one.
     fn finish(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, NoAnswer> {
-        let (head, body) = answer.map_err(|error| NoAnswer::new(&error))?.into_parts();
+        let (head, body) = answer
+            .map_err(|error| NoAnswer::new(&error, self.closed.is_so()))?
+            .into_parts();
         let status = head.status.as_u16();
         if self.closed.is_so() && head.status.is_success() {
             // It cannot mean what it has not read.
-            return Err(NoAnswer::new(
-                &io::Error::from(io::ErrorKind::BrokenPipe).into(),
-            ));
+            let cut = io::Error::from(io::ErrorKind::BrokenPipe);
+            return Err(NoAnswer::new(&cut.into(), true));
         }
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
             || head.headers.contains_key(header::TRANSFER_ENCODING);
         if !framed && !matches!(status, 204 | 304) {
-            let cause = format!("the answer ({status}) does not say how long it is");
-            return Err(NoAnswer::because(cause));
+            return Err(NoAnswer {
+                cause: format!("the answer ({status}) does not say how long it is"),
+                was_cut: false,
+                may_have_arrived: true,
+            });
         }
         Ok(Reply {
             status,
@@ -248,13 +252,35 @@ pub(super) struct NoAnswer {
     pub(super) cause: String,
     /// The connection was there, and then was cut.
     pub(super) was_cut: bool,
+    /// The whole of the request was sent, as far as can be seen.
+    pub(super) may_have_arrived: bool,
 }
 
 impl NoAnswer {
-    fn new(error: &ureq::Error) -> NoAnswer {
+    fn new(error: &ureq::Error, is_closed: bool) -> NoAnswer {
+        let is_sent = !matches!(
+            error,
+            ureq::Error::HostNotFound
+                | ureq::Error::Timeout(
+                    Timeout::Resolve | Timeout::Connect | Timeout::SendRequest | Timeout::SendBody
+                )
+        );
+        let is_refused = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+            )
+        };
+        let (was_cut, is_refused) = match error {
+            ureq::Error::Io(error) => (is_cut(error), is_refused(error)),
+            _ => (false, false),
+        };
         NoAnswer {
             cause: explain(error),
-            was_cut: matches!(error, ureq::Error::Io(error) if is_cut(error)),
+            was_cut,
+            may_have_arrived: is_sent && !is_refused && !is_closed,
         }
     }
 
@@ -262,6 +288,7 @@ impl NoAnswer {
         NoAnswer {
             cause: cause.into(),
             was_cut: false,
+            may_have_arrived: false,
         }
     }
 }

@@ -170,13 +170,14 @@ impl LiveJob {
     /// other state may be left over from an earlier run under the same id.
     fn check(&mut self, api: &Api, tell: &dyn Fn(Event)) {
         let begun = Instant::now();
-        let state = api.job_state(&self.delivery.progress.job_id);
+        let known = api.known(&self.delivery.progress.job_id);
         self.job_read = Some(Reading::since(begun));
-        match state {
-            Ok(state) => {
+        match known {
+            Ok(known) => {
                 self.check_failures = 0;
                 self.check_asked = None;
-                if state.as_deref() == Some("cancelled") && !self.cancelled {
+                self.delivery.learn(&known);
+                if known.job_state.as_deref() == Some("cancelled") && !self.cancelled {
                     self.cancelled = true;
                     tell(Event::Cancelled);
                 }

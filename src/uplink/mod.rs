@@ -190,6 +190,12 @@ impl Uplink {
         self.command(Command::Job(Box::new(delivery)));
     }
 
+    /// A job of an earlier life has been taken up; its entries follow.
+    pub fn job_again(&self, record: Arc<Record>, progress: Progress) {
+        let delivery = Delivery::new(record, progress, LIVE_PAUSE).of_an_earlier_life();
+        self.command(Command::Job(Box::new(delivery)));
+    }
+
     /// Something happened to the job; it is in the record already.
     pub fn entry(&self, entry: Entry) {
         self.command(Command::Entry(entry));
@@ -215,6 +221,7 @@ impl Uplink {
     /// Sends what an earlier job owes.
     pub fn owe(&self, record: Record, progress: Progress) {
         let delivery = Delivery::new(Arc::new(record), progress, ARREARS_PAUSE);
+        let delivery = delivery.of_an_earlier_life();
         self.arrears.add(delivery, &self.common);
     }
 

@@ -1,6 +1,7 @@
 //! Looking through a job's result, which holds all of its output.
 
 use super::http::explain_io;
+use crate::job::{LogLength, LogType, Phase, length_of};
 use crate::json::{Scanner, Token};
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -8,16 +9,49 @@ use std::time::{Duration, Instant};
 /// Reading a result may take this long, whatever its size.
 const LONGEST_READING: Duration = Duration::from_secs(300);
 
-/// The `job_state` of a result, which may be hundreds of megabytes long.
-pub(super) fn find_job_state(reader: &mut dyn Read) -> Result<Option<String>, String> {
+/// What the server knows of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) job_state: Option<String>,
+    /// How many bytes it has of each log.
+    pub(super) logs: Vec<LogLength>,
+}
+
+impl Known {
+    /// How many bytes it has of one log.
+    pub(super) fn length(&self, phase: Phase, log: LogType) -> u64 {
+        length_of(&self.logs, phase, log)
+    }
+}
+
+/// Which log a member of a result is.
+fn log_of(member: &[u8]) -> Option<(Phase, LogType)> {
+    let (phase, log) = std::str::from_utf8(member).ok()?.rsplit_once('_')?;
+    Some((Phase::from_name(phase)?, LogType::from_name(log)?))
+}
+
+/// Reads a result, which may be hundreds of megabytes long.
+pub(super) fn read_known(reader: &mut dyn Read) -> Result<Known, String> {
     let begun = Instant::now();
     let mut scanner = Scanner::new();
-    let mut found = None;
-    let mut is_next = false;
+    let mut known = Known::default();
+    let (mut is_state, mut log) = (false, None);
     let mut sink = |depth: u32, token: Token<'_>| match token {
-        Token::Key(key) if depth == 1 => is_next = key == b"job_state",
-        Token::String(text, _) if depth == 1 && is_next => {
-            found = Some(String::from_utf8_lossy(text).into_owned());
+        Token::Key(key) if depth == 1 => {
+            is_state = key == b"job_state";
+            log = log_of(key);
+        }
+        Token::String(text, length) if depth == 1 => {
+            if is_state {
+                known.job_state = Some(String::from_utf8_lossy(text).into_owned());
+            }
+            if let Some((phase, log)) = log {
+                known.logs.push(LogLength {
+                    phase,
+                    log,
+                    bytes: length,
+                });
+            }
         }
         _ => {}
     };
@@ -38,7 +72,7 @@ pub(super) fn find_job_state(reader: &mut dyn Read) -> Result<Option<String>, St
     scanner
         .finish(&mut sink)
         .map_err(|error| error.to_string())?;
-    Ok(found)
+    Ok(known)
 }
 
 #[cfg(test)]
@@ -47,10 +81,14 @@ mod tests {
 
     #[test]
     fn row_26_the_state_is_found_behind_any_amount_of_output() {
-        let state = |text: &str| find_job_state(&mut text.as_bytes());
+        let known = |text: &str| read_known(&mut text.as_bytes());
+        let state = |text: &str| known(text).map(|known| known.job_state);
         let output = "x\\n".repeat(200_000);
         let text = format!("{{\"test_output\": \"{output}\", \"job_state\": \"cancelled\"}}");
         assert_eq!(state(&text).unwrap().as_deref(), Some("cancelled"));
+        let length = |phase, log| known(&text).unwrap().length(phase, log);
+        assert_eq!(length(Phase::Test, LogType::Output), 400_000);
+        assert_eq!(length(Phase::Test, LogType::Serial), 0);
         let inner = "{\"device_info\": {\"job_state\": \"cancelled\"}, \"a\": \"cancelled\"}";
         assert_eq!(state(inner).unwrap(), None);
         assert!(state(&text[..text.len() - 1]).is_err(), "cut short");

@@ -1,6 +1,7 @@
 //! The steps of a delivery: one call, and what becomes of the job by its answer.
 
 use super::Delivery;
+use super::read_back::REPEATS;
 use crate::job::{Artifacts, Entry, LogType, Phase};
 use crate::json::{Json, Object};
 use crate::uplink::api::Api;
@@ -51,8 +52,13 @@ impl Delivery {
         }
         let number = *self.progress.next_fragment.of(log);
         let bytes = from + text.len() as u64;
+        let text = match self.repeats {
+            true => format!("{REPEATS}{text}"),
+            false => text,
+        };
         match api.post_fragment(&self.progress.job_id, phase, log, number, &text) {
             Ok(()) => {
+                self.repeats = false;
                 self.waiting.of_mut(log).sent(phase, bytes, started);
                 self.note(&Entry::Sent {
                     phase,
@@ -72,7 +78,12 @@ impl Delivery {
                 self.note(&Entry::LogRefused { phase, log });
                 Ok(())
             }
-            Err(transient) => Err(transient),
+            Err(transient) => {
+                if transient.may_have_arrived() {
+                    self.doubt();
+                }
+                Err(transient)
+            }
         }
     }
 

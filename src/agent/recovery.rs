@@ -1,0 +1,102 @@
+//! Jobs in whose middle an earlier life of the agent ended: by a crash, by KILL, by
+//! a power cut. What is left of their processes is ended, the phase that was cut
+//! short is said to be, no later one runs, and cleanup and delivery are those of
+//! every job.
+
+use super::Agent;
+use super::device::DeviceInfo;
+use super::environment::JOB_MARK;
+use super::work::Running;
+use crate::child::OutputFile;
+use crate::child::tree::{self, Tree};
+use crate::job::{Entry, Job, LOG_TYPES, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
+use crate::{info, warning};
+use std::sync::Arc;
+
+impl Agent {
+    /// Takes up all of them, the oldest first.
+    pub(super) fn take_up_interrupted(&mut self) {
+        for (record, progress) in std::mem::take(&mut self.interrupted) {
+            if self.abandoned {
+                return;
+            }
+            self.take_up(record, progress);
+        }
+    }
+
+    fn take_up(&mut self, record: Record, mut progress: Progress) {
+        let id = progress.job_id.clone();
+        warning!("the agent ended in the middle of job {id}: cleaning up after it");
+        self.say_status(&format!("job {id}: taking it up again"));
+        self.cancelled = false;
+        let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
+        self.end_leftovers(&tree);
+        let interrupted = progress.interrupted();
+        for entry in beginning(&record, &progress) {
+            if let Err(error) = record.append(&entry) {
+                warning!("cannot write to {}: {error}", record.directory().display());
+            }
+            progress.apply(&entry);
+        }
+        let record = Arc::new(record);
+        self.uplink.job_again(Arc::clone(&record), progress.clone());
+        let document = record.document();
+        let job = document.and_then(|text| Job::parse(text).ok());
+        let job = job.unwrap_or_else(|| Job::unknown(&id));
+        let workspace = Workspace::of_an_earlier_life(&self.config.execution_basedir, &job);
+        let mut running = Running {
+            job,
+            record,
+            workspace: Some(workspace),
+            statuses: progress.statuses().collect(),
+            device_info: DeviceInfo::of_an_earlier_life(progress.device_info),
+            sessions: Vec::new(),
+            bystanders: tree::descendants(),
+        };
+        match interrupted {
+            Some(phase) => self.say_interrupted(&mut running, phase),
+            None if progress.phases.is_empty() => {
+                self.refuse(&mut running, "the agent ended before it could begin it");
+            }
+            None => {}
+        }
+        self.wind_up(running);
+    }
+
+    /// The phase that was cut short ends with that. A cleanup runs again, and
+    /// then has the status of that.
+    fn say_interrupted(&mut self, running: &mut Running, phase: Phase) {
+        let log = running.record.log(phase, LogType::Output);
+        if let Ok(mut file) = OutputFile::open(&log, None, self.config.output_limit) {
+            file.say("\nERROR: The agent was interrupted in the middle of this phase.\n");
+            self.uplink.output(phase, LogType::Output, file.length());
+        }
+        if phase == Phase::Cleanup {
+            info!("the cleanup of job {} runs again", running.job.id);
+        } else {
+            self.ended(running, phase, NOT_RUN);
+        }
+    }
+}
+
+/// What goes on record before anything else does: that the job is taken up, and
+/// where the disk has less of a log than the server, how much that is.
+fn beginning(record: &Record, progress: &Progress) -> Vec<Entry> {
+    let mut entries = vec![Entry::TakenUp];
+    let mut next_fragment = progress.clone();
+    next_fragment.apply(&Entry::TakenUp);
+    for phase in &progress.phases {
+        for log in LOG_TYPES {
+            let length = record.log_length(phase.phase, log);
+            if phase.logs.of(log).sent > length {
+                entries.push(Entry::Sent {
+                    phase: phase.phase,
+                    log,
+                    bytes: length,
+                    next_fragment: *next_fragment.next_fragment.of(log),
+                });
+            }
+        }
+    }
+    entries
+}

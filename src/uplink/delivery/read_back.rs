@@ -1,0 +1,121 @@
+//! What the server has of a job's logs, where that is in doubt. It stores every
+//! fragment that it gets, so that one which is sent again for want of an answer
+//! would be there twice.
+
+use super::{Delivery, Doubt};
+use crate::job::{Entry, LOG_TYPES, LogLength, LogType, Phase, length_of};
+use crate::uplink::api::Api;
+use crate::uplink::failure::Failure;
+use crate::uplink::reading::Known;
+use crate::warning;
+use std::time::{Duration, Instant};
+
+/// A request that is on its way may take this long to be stored.
+const SETTLING: Duration = Duration::from_secs(5);
+/// So many readings in a row that come to nothing, although the server answers,
+/// mean that there will be none.
+const READINGS: u32 = 3;
+/// Before a fragment that may be there already.
+pub(super) const REPEATS: &str =
+    "\n[the agent could not find out how much of this the server has: what follows may repeat]\n";
+
+impl Delivery {
+    /// A fragment may have been stored, or not.
+    pub(super) fn doubt(&mut self) {
+        self.doubt = Some(Doubt {
+            read_at: Instant::now() + SETTLING,
+            failures: 0,
+        });
+    }
+
+    /// What is at the server and not of this run: what was there before it, and
+    /// what may have been repeated.
+    pub(in crate::uplink) fn learn(&mut self, known: &Known) {
+        let is_untouched = self.progress.next_fragment == Default::default();
+        let is_first = self.progress.found.is_none() && is_untouched;
+        if self.doubt.is_some() || !(is_first || self.uncounted) {
+            return;
+        }
+        let more = |log: &LogLength| LogLength {
+            bytes: log.bytes.saturating_sub(self.sent(log.phase, log.log)),
+            ..*log
+        };
+        let more = known.logs.iter().map(more).filter(|log| log.bytes > 0);
+        let found = Entry::Found(more.collect());
+        self.uncounted = false;
+        self.note(&found);
+    }
+
+    fn sent(&self, phase: Phase, log: LogType) -> u64 {
+        let mut phases = self.progress.phases.iter();
+        let found = phases.find(|one| one.phase == phase);
+        found.map_or(0, |found| found.logs.of(log).sent)
+    }
+
+    pub(super) fn read_back(&mut self, api: &Api) -> Result<(), Failure> {
+        if self.uncounted {
+            // Nobody knows what the lengths there mean.
+            self.repeat();
+            return Ok(());
+        }
+        match api.known(&self.progress.job_id) {
+            Ok(known) => {
+                self.doubt = None;
+                self.believe(&known);
+                Ok(())
+            }
+            // An outage says nothing about the next reading.
+            Err(failure @ Failure::Unreachable { .. }) => Err(failure),
+            Err(failure) => {
+                let failures = self.doubt.map_or(0, |doubt| doubt.failures) + 1;
+                self.doubt = (failures < READINGS).then(|| Doubt {
+                    read_at: Instant::now(),
+                    failures,
+                });
+                if self.doubt.is_none() {
+                    let id = &self.progress.job_id;
+                    let cause = failure.cause();
+                    warning!(
+                        "cannot read back what the server has of job {id}: {cause}; what it did \
+                         not acknowledge is sent again"
+                    );
+                    self.repeat();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Sends what is in doubt once more, and says so.
+    fn repeat(&mut self) {
+        self.doubt = None;
+        self.repeats = true;
+        self.uncounted = true;
+    }
+
+    /// Goes on after what the server has.
+    fn believe(&mut self, known: &Known) {
+        let found = self.progress.found.clone().unwrap_or_default();
+        let logs: Vec<(Phase, LogType, u64)> = self
+            .progress
+            .phases
+            .iter()
+            .flat_map(|phase| LOG_TYPES.map(|log| (phase.phase, log, phase.logs.of(log).sent)))
+            .collect();
+        for (phase, log, sent) in logs {
+            let before = length_of(&found, phase, log);
+            let length = self.record.log_length(phase, log);
+            // Who has more than there is, has at least that.
+            let bytes = known.length(phase, log).saturating_sub(before).min(length);
+            if bytes > sent {
+                let next_fragment = *self.progress.next_fragment.of(log) + 1;
+                self.note(&Entry::Sent {
+                    phase,
+                    log,
+                    bytes,
+                    next_fragment,
+                });
+            }
+        }
+    }
+}
