@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
-use testflinger_agent::agent::{Agent, End, Mode, Setup, StartError};
+use testflinger_agent::agent::{self, Agent, End, Mode, Setup, StartError};
 use testflinger_agent::cli::{self, HELP};
 use testflinger_agent::config::Config;
 use testflinger_agent::run::{self, Outcome};
@@ -50,6 +50,10 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
         Err(error) => return give_up(&error.to_string(), WRONG_INPUT),
     };
     let lock_basedir = config.results_basedir.clone();
+    if let Err(error) = agent::check(&config) {
+        let error = format!("{}: {error}", config_path.display());
+        return give_up(&error, WRONG_INPUT);
+    }
     let setup = Setup {
         config,
         config_path: config_path.to_owned(),
@@ -66,10 +70,9 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
     if metrics {
         warning!("--metrics_port is accepted, but there are no metrics yet");
     }
-    let end = agent.live();
-    // Gives back the lock.
-    drop(agent);
-    match end {
+    // What the agent holds, its lock among it, is given back when it is dropped, or
+    // by becoming another program: its threads find all in place until then.
+    match agent.live() {
         End::Restart => ExitCode::from(RESTART),
         End::Stopped | End::JobOver => ExitCode::SUCCESS,
         End::Reload => begin_anew(),

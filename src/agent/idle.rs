@@ -67,10 +67,6 @@ impl Agent {
                 info!("stopped");
                 return End::Stopped;
             }
-            if self.is_to_begin_anew() {
-                info!("beginning anew with the new configuration");
-                return End::Reload;
-            }
             match self.cycle() {
                 Ok(Cycle::Over(end)) => return end,
                 Ok(Cycle::Job(document)) => {
@@ -99,6 +95,9 @@ impl Agent {
                         // stays what it is, and the next start reads it.
                         info!("restarting, although the server cannot be told");
                         return End::Restart;
+                    }
+                    if self.is_to_begin_anew() {
+                        return End::Reload;
                     }
                     self.idle.failures = self.idle.failures.saturating_add(1);
                     let pause = self.pause_after(&failure);
@@ -132,6 +131,11 @@ impl Agent {
                 self.post_restart(&data);
                 return Ok(Cycle::Over(End::Restart));
             }
+        }
+        // After that, because the next life takes the state `restart` for one that
+        // this life was told.
+        if self.is_to_begin_anew() {
+            return Ok(Cycle::Over(End::Reload));
         }
         let lack = lack_of_space_after_clearing(&self.config);
         self.say_space(lack.as_deref());
@@ -206,6 +210,7 @@ impl Agent {
     /// get it.
     fn ask(&mut self, ask: Ask) -> Result<Answer, Setback> {
         let must_have = matches!(ask, Ask::Job(_));
+        let mut said = false;
         self.uplink.ask(ask);
         loop {
             match self.next(None, None) {
@@ -216,6 +221,10 @@ impl Agent {
             }
             if self.abandoned || (self.stopping.is_some() && !must_have) {
                 return Err(Setback::Stopping);
+            }
+            if self.stopping.is_some() && !said {
+                info!("waiting for the server's answer: it may be a job, which it gives only once");
+                said = true;
             }
         }
     }

@@ -21,7 +21,7 @@ mod start;
 mod watchdog;
 mod work;
 
-pub use start::StartError;
+pub use start::{StartError, check};
 
 use crate::config::Config;
 use crate::job::{Progress, Record};

@@ -49,6 +49,9 @@ impl Agent {
             // That cannot fail where holding them did not.
             let _ = sys::release_signals();
         }
+        if goes_on {
+            info!("beginning anew with the new configuration");
+        }
         goes_on
     }
 
@@ -58,7 +61,7 @@ impl Agent {
         let rehearsed = Config::load(&self.config_path)
             .map_err(|error| error.to_string())
             .and_then(|config| {
-                uplink::check(&config.server, &start::tls_files(&config))?;
+                start::check(&config)?;
                 start::rehearse(&config, &self.config).map_err(|error| error.to_string())
             });
         if let Err(error) = &rehearsed {

@@ -180,6 +180,16 @@ impl Agent {
 /// is not its own already, and gives it back.
 pub(super) fn rehearse(new: &Config, old: &Config) -> Result<(), StartError> {
     make_directories(new)?;
+    let is_elsewhere = new.agent_id != old.agent_id || new.results_basedir != old.results_basedir;
+    let records = Records::find(&old.results_basedir, &old.agent_id).unwrap_or_default();
+    if is_elsewhere && !records.owed.is_empty() {
+        return Err(StartError::Missing(format!(
+            "{} jobs in {} are not wholly delivered, and nobody else would do that: wait until \
+             they are, then send SIGHUP again",
+            records.owed.len(),
+            old.results_basedir.display()
+        )));
+    }
     let same_id = new.agent_id == old.agent_id;
     if !same_id || new.results_basedir != old.results_basedir {
         lock(&new.results_basedir, &new.agent_id)?;
@@ -202,8 +212,16 @@ fn make_directories(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Whether the files of TLS that a configuration names are what they should be.
+///
+/// # Errors
+/// A sentence, when they are not.
+pub fn check(config: &Config) -> Result<(), String> {
+    uplink::check(&config.server, &tls_files(config))
+}
+
 /// The files of TLS that a configuration names.
-pub(super) fn tls_files(config: &Config) -> TlsFiles {
+fn tls_files(config: &Config) -> TlsFiles {
     TlsFiles {
         ca_certificate: config.ca_certificate.clone(),
         client_certificate: config.client_certificate.clone(),

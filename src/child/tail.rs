@@ -50,6 +50,10 @@ impl Tail {
 
     /// Reads what is new; how much is kept now, if that is more than before.
     pub fn look(&mut self) -> Option<u64> {
+        if !self.has_room() {
+            self.behind = false;
+            return None;
+        }
         let before = self.length();
         // What cannot be read now may be read at the next look.
         let read = self.read_some();

@@ -165,15 +165,4 @@ impl Progress {
     pub fn owes_artifacts(&self) -> bool {
         self.artifacts.is_some() && !self.artifacts_sent && !self.artifacts_refused
     }
-
-    /// Whether the server refused something that people may want to look at: a
-    /// part of the logs, or the artifacts.
-    #[must_use]
-    pub fn has_refusals(&self) -> bool {
-        let refused = |phase: &PhaseProgress| {
-            let is_refused = |&log: &LogType| phase.logs.of(log).refused;
-            LOG_TYPES.iter().any(is_refused)
-        };
-        self.artifacts_refused || self.phases.iter().any(refused)
-    }
 }

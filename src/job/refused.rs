@@ -28,6 +28,12 @@ impl Record {
         files::open_append(&self.directory().join(REASONS))?.write_all(line.as_bytes())
     }
 
+    /// Whether the server refused something that people may want to look at.
+    #[must_use]
+    pub fn has_refusals(&self) -> bool {
+        self.directory().join(REASONS).exists()
+    }
+
     /// Puts the record aside, and the oldest one of this agent there away if
     /// there are too many; returns where it is now.
     ///

@@ -90,6 +90,13 @@ impl Results {
     /// The exit status of each phase, and where everything is.
     pub(super) fn summary(&self, server: &Server) -> String {
         let statuses = server.status(&self.job_id);
+        if statuses.is_empty() {
+            return format!(
+                "\nno phase ran: the configuration has no command for what the job asks for\n\
+                 results: {}/\n",
+                self.directory.display()
+            );
+        }
         let mut summary = String::from("\nexit statuses:");
         for phase in PHASES {
             if let Some(status) = statuses.get(phase.name()) {

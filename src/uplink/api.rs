@@ -180,6 +180,10 @@ impl Api {
             204 => None,
             _ => Some(self.text(action, reply)?),
         };
+        let is_job = |text: &String| text.trim_start().starts_with('{');
+        if !document.as_ref().is_none_or(is_job) {
+            return Err(self.unreadable(action, "it is neither a job nor empty (204)"));
+        }
         self.common.faults.over(action);
         Ok(document)
     }

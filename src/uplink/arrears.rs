@@ -130,7 +130,7 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
 /// Removes the record of a job of which the server has everything.
 pub(super) fn close(delivery: &Delivery) {
     let Progress { agent_id, .. } = &delivery.progress;
-    if delivery.progress.has_refusals() {
+    if delivery.record.has_refusals() {
         match delivery.record.put_aside(agent_id) {
             Ok(place) => warning!(
                 "what the server refused of it is kept in {}",

@@ -181,7 +181,13 @@ impl Http {
                 let request = request.body(()).map_err(broken)?;
                 match patience {
                     Patience::Call => self.calls.run(request),
-                    Patience::LongAnswer => self.streams.run(request),
+                    Patience::LongAnswer => self.calls.run(
+                        self.calls
+                            .configure_request(request)
+                            // Who reads it minds how fast it comes.
+                            .timeout_recv_body(None)
+                            .build(),
+                    ),
                     // Over the calls' connection, which has just worked.
                     Patience::Job => self.calls.run(
                         self.calls

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 /// Reading a result may take this long, whatever its size.
 const LONGEST_READING: Duration = Duration::from_secs(300);
+/// After a while, it has to have come at this many bytes a second: nothing else
+/// is delivered meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SLOWEST: u64 = 4 << 10;
 
 /// What the server knows of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +60,7 @@ pub(super) fn read_known(reader: &mut dyn Read) -> Result<Known, String> {
         _ => {}
     };
     let mut buffer = [0; 16 << 10];
+    let mut total = 0;
     loop {
         let read = reader
             .read(&mut buffer)
@@ -65,8 +70,11 @@ pub(super) fn read_known(reader: &mut dyn Read) -> Result<Known, String> {
         };
         let pushed = scanner.push(bytes, &mut sink);
         pushed.map_err(|error| error.to_string())?;
-        if begun.elapsed() > LONGEST_READING {
-            return Err("it takes too long".into());
+        total += bytes.len() as u64;
+        let elapsed = begun.elapsed();
+        let is_slow = elapsed > PATIENCE && total / SLOWEST < elapsed.as_secs();
+        if is_slow || elapsed > LONGEST_READING {
+            return Err("it comes too slowly".into());
         }
     }
     scanner

@@ -171,7 +171,9 @@ impl Delivery {
     /// The job is complete without them. They are tried again for a while.
     fn put_artifacts_off(&mut self, failure: &Failure) {
         if !self.artifacts_last {
-            self.refused("its artifacts", failure.cause());
+            let id = &self.progress.job_id;
+            let cause = failure.cause();
+            warning!("cannot deliver the artifacts of job {id} yet: {cause}; going on without");
             self.artifacts_last = true;
         }
         if !self.progress.complete {
@@ -182,6 +184,7 @@ impl Delivery {
         }
         if self.refusals >= REFUSED_ATTEMPTS {
             self.bring_home();
+            self.refused("its artifacts", failure.cause());
             self.note(&Entry::ArtifactsRefused);
         } else {
             self.backoff.rest(REFUSED_PAUSE);
@@ -292,7 +295,7 @@ mod tests {
             job.put_artifacts_off(&failure);
         }
         assert_eq!(job.next(later), Step::Done);
-        assert!(job.progress.has_refusals());
+        assert!(job.record.has_refusals());
         assert!(job.record.directory().join("artifacts.tar.gz").exists());
         assert!(!elsewhere.exists());
         std::fs::remove_dir_all(basedir).unwrap();
