@@ -129,6 +129,10 @@ impl Agent {
         let mut tail = output.serial.as_mut().map(|serial| &mut serial.tail);
         let rest = tail.as_mut().and_then(|tail| tail.finish());
         self.tell_serial(output.phase, rest);
+        if let Some(fault) = tail.as_ref().and_then(|tail| tail.fault()) {
+            let (phase, id) = (output.phase, &running.job.id);
+            warning!("{phase}-serial.log of job {id} is not used: {fault}");
+        }
         let serial = tail.map_or(0, |tail| tail.lost());
         for (what, lost) in [("output", output.file.lost()), ("serial log", serial)] {
             if lost > 0 {

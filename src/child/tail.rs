@@ -21,6 +21,8 @@ pub struct Tail {
     open: Option<Open>,
     /// There was more than one look reads.
     behind: bool,
+    /// Why nothing could be read yet.
+    fault: Option<String>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Tail {
             limit,
             open: None,
             behind: false,
+            fault: None,
         }
     }
 
@@ -79,6 +82,12 @@ impl Tail {
         self.grown(before)
     }
 
+    /// Why what is there is of no use, if nothing of it could be read.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
     /// Bytes of text that are missing because the disk did not take them.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -103,7 +112,11 @@ impl Tail {
 
     fn read_some(&mut self) -> io::Result<usize> {
         let Some(open) = &mut self.open else {
-            let file = files::open_regular(&self.path)?;
+            let file = files::open_regular(&self.path).inspect_err(|error| {
+                let is_there = error.kind() != io::ErrorKind::NotFound;
+                self.fault = is_there.then(|| error.to_string());
+            })?;
+            self.fault = None;
             self.open = Some(Open {
                 inode: file.metadata()?.ino(),
                 file,
@@ -178,6 +191,7 @@ mod tests {
         let mut tail = Tail::new(path, directory.join("kept"), 100);
         assert_eq!(tail.look(), None);
         assert_eq!(tail.finish(), None);
+        assert_eq!(tail.fault(), Some("it is a symbolic link"));
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -4,8 +4,8 @@ use crate::job::Phase;
 use crate::json::{Json, Kind, Object};
 use crate::sys::files;
 use crate::yaml;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -18,9 +18,8 @@ const LARGEST_JOB: u64 = 16 << 20;
 /// A sentence with the place of the fault.
 pub(super) fn read(path: &Path) -> Result<String, String> {
     let wrong = |reason: &dyn std::fmt::Display| format!("{}: {reason}", path.display());
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_JOB).read_to_string(&mut text))
+    let text = files::read_named(path, LARGEST_JOB)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
         .map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
     let document = match Json::parse(&text) {
         Ok(_) => text,

@@ -1,7 +1,7 @@
 //! What a person sees of a job besides its output: a line for each phase that
 //! is over, and how far the artifacts are.
 
-use crate::job::PHASES;
+use crate::job::{PHASES, Phase};
 use crate::local::{Server, View};
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,13 +26,24 @@ pub(super) fn while_it_runs<T>(server: &Server, job_id: &str, run: impl FnOnce()
 fn narrate(server: &Server, job_id: &str, over: &AtomicBool) {
     let mut known = 0;
     let mut is_shown = false;
+    // A phase begins when the one before it has ended.
+    let mut begun = Instant::now();
     loop {
         let last_look = over.load(Ordering::SeqCst);
         server.wait_for(PATIENCE, |view| view.status(job_id).len() > known);
         let ended = server.view(|view| ended(view, job_id));
-        for line in ended.iter().skip(known) {
+        for (phase, status) in ended.iter().skip(known) {
+            let took = begun.elapsed().as_secs_f64();
+            begun = Instant::now();
+            let line = format!("[{phase} ended with {status} after {took:.1} s]\n");
+            // What the phase printed last may not have ended its line.
+            let before = if ends_its_line(server, job_id, *phase) {
+                ""
+            } else {
+                "\n"
+            };
             // A terminal that is gone is no reason to stop.
-            let _ = io::stderr().write_all(line.as_bytes());
+            let _ = io::stderr().write_all(format!("{before}{line}").as_bytes());
         }
         known = ended.len();
         show_progress(server, &mut is_shown);
@@ -40,6 +51,12 @@ fn narrate(server: &Server, job_id: &str, over: &AtomicBool) {
             return;
         }
     }
+}
+
+/// Whether the output of a phase ended with a whole line.
+fn ends_its_line(server: &Server, job_id: &str, phase: Phase) -> bool {
+    let output = server.output(job_id, phase);
+    output.is_empty() || output.ends_with('\n')
 }
 
 /// How far the artifacts are, in a line that changes; on a terminal only.
@@ -59,15 +76,10 @@ fn show_progress(server: &Server, is_shown: &mut bool) {
     *is_shown = receiving.is_some();
 }
 
-/// A line for each phase that is over.
-fn ended(view: View<'_>, job_id: &str) -> Vec<String> {
-    let (statuses, fragments) = (view.status(job_id), view.fragments(job_id));
-    let over = PHASES.into_iter().filter_map(|phase| {
-        let status = statuses.get(phase.name())?;
-        let first = fragments.iter().find(|fragment| fragment.phase == phase);
-        let begun = first.map_or_else(Instant::now, |fragment| fragment.stored_at);
-        let took = begun.elapsed().as_secs_f64();
-        Some(format!("[{phase} ended with {status} after {took:.1} s]\n"))
-    });
-    over.collect()
+/// The phases that are over, and their exit statuses.
+fn ended(view: View<'_>, job_id: &str) -> Vec<(Phase, i64)> {
+    let statuses = view.status(job_id);
+    let over = PHASES.into_iter();
+    over.filter_map(|phase| Some((phase, *statuses.get(phase.name())?)))
+        .collect()
 }

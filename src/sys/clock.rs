@@ -166,9 +166,60 @@ fn zone_offset(seconds: i64) -> i64 {
     i64::from(fields.tm_gmtoff)
 }
 
+/// The moment of an HTTP date in its usual form (RFC 9110, section 5.6.7), such as
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+#[must_use]
+pub fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let mut words = text.split_once(", ")?.1.split(' ');
+    let mut number = |most: u64| {
+        let number: u64 = words.next()?.parse().ok()?;
+        (number <= most).then_some(number)
+    };
+    let day = number(31)?;
+    let month = words.next()?;
+    let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
+    let year: u64 = words.next()?.parse().ok()?;
+    let mut time = words
+        .next()?
+        .split(':')
+        .map(|part| part.parse::<u64>().ok());
+    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+    if words.next() != Some("GMT") || !(1970..10_000).contains(&year) || day == 0 {
+        return None;
+    }
+    // Days since 1970-01-01, with years that begin in March.
+    let (y, m) = match month {
+        1 | 2 => (year - 1, month + 9),
+        _ => (year, month - 3),
+    };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
+    let days = days.checked_sub(719_468)?;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn http_dates_are_read() {
+        let seconds = |text: &str| {
+            let date = http_date(text)?;
+            Some(date.duration_since(UNIX_EPOCH).unwrap().as_secs())
+        };
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(seconds("Tue, 29 Feb 2000 00:00:00 GMT"), Some(951_782_400));
+        assert_eq!(
+            seconds("Mon, 01 Mar 2100 00:00:00 GMT"),
+            Some(4_107_542_400)
+        );
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 CET"), None);
+    }
 
     #[test]
     fn row_16_dates_are_right_before_1970_and_after_2038() {

@@ -139,7 +139,12 @@ pub fn open_to_pack(path: &Path) -> io::Result<File> {
 /// # Errors
 /// When it cannot be opened, or is something else.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    regular(open_to_pack(path)?)
+    match open_to_pack(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            Err(io::Error::other("it is a symbolic link"))
+        }
+        other => regular(other?),
+    }
 }
 
 /// The whole of a file that a person named, up to `limit` bytes: it may be a link,

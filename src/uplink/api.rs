@@ -2,7 +2,7 @@
 
 use super::failure::{Failure, settle};
 use super::faults::Faults;
-use super::http::{Credentials, Http, NoAnswer, Patience, Payload, Reply};
+use super::http::{Credentials, Http, NoAnswer, Patience, Payload, Reached, Reply};
 use super::multipart::Multipart;
 use super::reading::{Known, read_known};
 use super::token::Tokens;
@@ -255,6 +255,7 @@ impl Api {
         mut outgoing: Outgoing<'_>,
     ) -> Result<Reply, Failure> {
         let result = self.attempt(method, path, &mut outgoing);
+        let is_upload = matches!(outgoing, Outgoing::Artifacts(_));
         match &result {
             // It is over when the answer has been understood.
             Ok(_) => {}
@@ -262,8 +263,17 @@ impl Api {
             Err(Failure::Transient { cause, .. }) => {
                 self.common.faults.report(action, cause, "trying again");
             }
+            // Who cuts off uploads may well take everything else.
+            Err(Failure::Unreachable {
+                cause,
+                was_there: true,
+                ..
+            }) if is_upload => self.common.faults.report(action, cause, "trying again"),
             // Said as the one fault that it is, whatever it kept from being done.
-            Err(Failure::Unreachable { .. }) => {}
+            Err(Failure::Unreachable { cause, .. }) => {
+                let faults = &self.common.faults;
+                faults.report(&self.reach(), cause, "trying again");
+            }
         }
         result
     }
@@ -277,7 +287,9 @@ impl Api {
         let first = self.access(outgoing)?;
         let reply = self.send(method, path, first.as_deref(), outgoing)?;
         let (Some(token), 401 | 403) = (first, reply.status) else {
-            return settle(reply);
+            let is_denied = matches!(reply.status, 401 | 403);
+            let hint = self.common.tokens.hint().filter(|_| is_denied);
+            return settle(reply).map_err(|failure| failure.with(hint.as_deref()));
         };
         self.common.tokens.forget(&token);
         match self.access(outgoing)? {
@@ -294,7 +306,7 @@ impl Api {
         let Common { tokens, faults, .. } = &*self.common;
         tokens
             .access(&self.http, faults, needed)
-            .map_err(|failed| self.unreachable(failed))
+            .map_err(|failed| self.without_answer(failed))
     }
 
     fn send(
@@ -343,7 +355,7 @@ impl Api {
                 self.common.faults.over(&self.reach());
                 Ok(reply)
             }
-            Err(failed) => Err(self.unreachable(failed)),
+            Err(failed) => Err(self.without_answer(failed)),
         }
     }
 
@@ -351,13 +363,26 @@ impl Api {
         format!("reach {}", self.common.server)
     }
 
-    fn unreachable(&self, no_answer: NoAnswer) -> Failure {
-        let faults = &self.common.faults;
-        faults.report(&self.reach(), &no_answer.cause, "trying again");
+    fn without_answer(&self, no_answer: NoAnswer) -> Failure {
+        let NoAnswer {
+            cause,
+            was_cut,
+            may_have_arrived,
+            reached,
+        } = no_answer;
+        if reached == Reached::Garbage {
+            self.common.faults.over(&self.reach());
+            return Failure::Transient {
+                cause: format!("the answer cannot be used: {cause}"),
+                retry_after: None,
+                may_have_arrived,
+            };
+        }
         Failure::Unreachable {
-            cause: no_answer.cause,
-            was_cut: no_answer.was_cut,
-            may_have_arrived: no_answer.may_have_arrived,
+            cause,
+            was_cut,
+            may_have_arrived,
+            was_there: reached == Reached::Somebody,
         }
     }
 

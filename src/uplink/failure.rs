@@ -2,7 +2,11 @@
 
 use super::http::Reply;
 use crate::json::Json;
-use std::time::Duration;
+use crate::sys::clock::http_date;
+use std::time::{Duration, SystemTime};
+
+/// A server that wants more is asked again after this.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub enum Failure {
         was_cut: bool,
         /// What was sent may be there all the same.
         may_have_arrived: bool,
+        /// Somebody was there.
+        was_there: bool,
     },
     /// It may succeed later.
     Transient {
@@ -41,6 +47,14 @@ impl Failure {
             retry_after: None,
             may_have_arrived: false,
         }
+    }
+
+    /// The same, with something more to be said.
+    pub(super) fn with(mut self, hint: Option<&str>) -> Failure {
+        if let (Failure::Transient { cause, .. }, Some(hint)) = (&mut self, hint) {
+            cause.push_str(hint);
+        }
+        self
     }
 
     /// Whether it is of no use to ask again.
@@ -87,10 +101,7 @@ impl Failure {
 /// What an answer's status means.
 pub(super) fn settle(reply: Reply) -> Result<Reply, Failure> {
     let status = reply.status;
-    let retry_after = reply
-        .header("retry-after")
-        .and_then(|seconds| seconds.trim().parse().ok())
-        .map(|seconds: u64| Duration::from_secs(seconds.min(3_600)));
+    let retry_after = retry_after(reply.header("retry-after"), reply.header("date"));
     match status {
         200..=299 => Ok(reply),
         300..=399 => {
@@ -112,6 +123,21 @@ pub(super) fn settle(reply: Reply) -> Result<Reply, Failure> {
     }
 }
 
+/// When the server wants to be asked again (RFC 9110, section 10.2.3): a number of
+/// seconds, or a date, which is one by the server's own clock.
+fn retry_after(header: Option<&str>, date: Option<&str>) -> Option<Duration> {
+    let text = header?.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wanted = if is_number {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        let (then, now) = (http_date(text)?, date.and_then(http_date));
+        let now = now.unwrap_or_else(SystemTime::now);
+        then.duration_since(now).unwrap_or_default()
+    };
+    Some(wanted.min(LONGEST))
+}
+
 /// What the server has to say about its error.
 fn explain(reply: Reply) -> String {
     let status = reply.status;
@@ -127,4 +153,26 @@ fn explain(reply: Reply) -> String {
         .unwrap_or_default();
     let answer = format!("the server answered {status} {message}{detail}");
     answer.trim_end().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_29_a_number_or_a_date_says_when_to_ask_again() {
+        let seconds = |header: &str, date: &str| {
+            let date = Some(date).filter(|date| !date.is_empty());
+            retry_after(Some(header), date).map(|wanted| wanted.as_secs())
+        };
+        assert_eq!(seconds("7", ""), Some(7));
+        assert_eq!(seconds("99999999999999999999999", ""), Some(3_600));
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:29:30 GMT", date), Some(90));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:00:00 GMT", date), Some(0));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:00:00 GMT", ""), Some(0));
+        for odd in ["", "soon", "-1", "Wed, 41 Oct 2015", "1.5"] {
+            assert_eq!(seconds(odd, date), None, "{odd}");
+        }
+    }
 }

@@ -241,6 +241,7 @@ impl Http {
                 cause: format!("the answer ({status}) does not say how long it is"),
                 was_cut: false,
                 may_have_arrived: true,
+                reached: Reached::Garbage,
             });
         }
         Ok(Reply {
@@ -260,6 +261,19 @@ pub(super) struct NoAnswer {
     pub(super) was_cut: bool,
     /// The whole of the request was sent, as far as can be seen.
     pub(super) may_have_arrived: bool,
+    /// How far it came.
+    pub(super) reached: Reached,
+}
+
+/// How far a request came that has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// Nobody was there.
+    Nobody,
+    /// Somebody was there.
+    Somebody,
+    /// There was an answer, which cannot be one.
+    Garbage,
 }
 
 impl NoAnswer {
@@ -279,6 +293,18 @@ impl NoAnswer {
                     | io::ErrorKind::NetworkUnreachable
             )
         };
+        let is_garbage = matches!(
+            error,
+            ureq::Error::Protocol(_)
+                | ureq::Error::Http(_)
+                | ureq::Error::LargeResponseHeader(..)
+                | ureq::Error::BodyExceedsLimit(_)
+        );
+        let is_tls = matches!(error, ureq::Error::Io(error) if tls::explain(error).is_some());
+        let is_lost = matches!(
+            error,
+            ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
+        );
         let (was_cut, is_refused) = match error {
             ureq::Error::Io(error) => (is_cut(error), is_refused(error)),
             _ => (false, false),
@@ -287,14 +313,21 @@ impl NoAnswer {
             cause: explain(error),
             was_cut,
             may_have_arrived: is_sent && !is_refused && !is_closed,
+            reached: match is_garbage {
+                true => Reached::Garbage,
+                false if is_lost || is_refused || is_tls => Reached::Nobody,
+                false => Reached::Somebody,
+            },
         }
     }
 
+    /// It has one that is of no use.
     pub(super) fn because(cause: impl Into<String>) -> NoAnswer {
         NoAnswer {
             cause: cause.into(),
             was_cut: false,
             may_have_arrived: false,
+            reached: Reached::Garbage,
         }
     }
 }

@@ -105,7 +105,9 @@ fn parsed(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(format!("{name} holds no certificate in PEM form")),
-        Err(error) => Err(format!("{name} is broken: {error}")),
+        Err(_) => Err(format!(
+            "{name} is broken: a certificate in it is cut short or not in PEM form"
+        )),
     }
 }
 
@@ -154,6 +156,11 @@ pub(super) fn explain(error: &io::Error) -> Option<String> {
     let reason = match error {
         rustls::Error::InvalidCertificate(reason) => reason,
         rustls::Error::AlertReceived(alert) => return Some(explain_alert(*alert)),
+        rustls::Error::InvalidMessage(_) => {
+            return Some(
+                "it does not speak TLS: is server_address meant to begin with http://?".into(),
+            );
+        }
         _ => return Some(format!("TLS: {error}")),
     };
     Some(match reason {
@@ -206,9 +213,15 @@ fn explain_alert(alert: AlertDescription) -> String {
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
+        | AlertDescription::DecryptError
         | AlertDescription::AccessDenied => format!(
             "the server does not accept this agent's certificate (client_certificate): {alert:?}"
         ),
+        AlertDescription::HandshakeFailure => {
+            "the server ended the handshake: it may want a certificate of this agent \
+             (client_certificate), or speak no TLS that this agent does"
+                .into()
+        }
         _ => format!("TLS: the server ended the connection: {alert:?}"),
     }
 }

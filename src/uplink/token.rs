@@ -108,6 +108,12 @@ impl Tokens {
         }
     }
 
+    /// What to say where somebody wants a token and there is none.
+    pub(super) fn hint(&self) -> Option<String> {
+        let name = self.file.display();
+        (!self.file.exists()).then(|| format!(" (there is no refresh token in {name})"))
+    }
+
     /// The server does not take this access token any more.
     pub(super) fn forget(&self, token: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +206,8 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, NoAnswer> {
         }
         400..=499 if status != 429 => {
             let message = json.and_then(|json| json.get("message")?.string());
-            let message = message.unwrap_or_default();
+            // It may say which token it was.
+            let message = message.unwrap_or_default().replace(refresh, "…");
             Ok(Exchange::Refused(format!(
                 "the server answered {status} {message}"
             )))
