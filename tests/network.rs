@@ -284,6 +284,37 @@ fn row_28_a_job_whose_output_is_refused_is_complete_all_the_same() {
 }
 
 #[test]
+fn row_28_what_is_refused_of_a_result_is_kept_with_the_reason() {
+    let lab = Lab::new().command("test", "echo tested");
+    let body = r#"{"detail": {}, "message": "Validation error"}"#;
+    lab.server.answer("POST", RESULT, 1_000, 422, body);
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    let kept = lab.scratch.path("results").join("refused").join(&job);
+    wait_until("it is kept", || kept.join("journal").exists());
+    let reasons = std::fs::read_to_string(kept.join("refused.txt")).unwrap();
+    for what in ["the status of its test phase", "its final result"] {
+        let reason = format!(" {what}: the server answered 422 Validation error");
+        assert!(reasons.contains(&reason), "{reasons}");
+    }
+}
+
+/// A board boots before its network is there, and its clock is set last.
+#[test]
+fn row_25_another_cause_of_the_same_outage_is_said_as_well() {
+    let lab = Lab::new().with_proxy();
+    lab.proxy().set_down(true);
+    let agent = lab.agent();
+    agent.wait_for_log("it refused the connection; trying again");
+    lab.proxy().on("*", "*", 1_000, Fault::DropReply);
+    lab.proxy().set_down(false);
+    agent.wait_for_log("the connection was cut; trying again");
+    lab.proxy().clear();
+    agent.wait_for_log("again, after ");
+    assert_eq!(said(&agent, "cannot reach"), 2, "{}", agent.log());
+}
+
+#[test]
 fn row_28_a_fragment_that_is_too_large_is_halved() {
     let lab = Lab::new().command("test", "seq 1 60000");
     lab.server.answer("POST", FRAGMENTS, 2, 413, "");

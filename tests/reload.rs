@@ -151,3 +151,34 @@ fn a_signal_that_comes_with_a_hangup_is_not_lost() {
         assert_eq!(agent.wait(), status, "{round}: {}", agent.log());
     }
 }
+
+/// Whoever begins anew must not forget what the server wants of it.
+#[test]
+fn a_restart_that_comes_with_a_hangup_is_a_restart() {
+    let lab = Lab::new().set("polling_interval", "60");
+    let mut agent = lab.agent();
+    lab.wait("the agent is idle", |view| {
+        let idle = view.agent("lab-agent");
+        idle.is_some_and(|agent| agent.state == "waiting")
+    });
+    lab.server.set_agent("lab-agent", "restart", "redeployed");
+    agent.signal("HUP");
+    assert_eq!(agent.wait(), 1, "{}", agent.log());
+}
+
+#[test]
+fn nothing_owed_is_left_behind_by_a_new_name() {
+    let lab = Lab::new().command("test", "mkdir artifacts; echo x > artifacts/x");
+    lab.server
+        .answer("POST", "/v1/result/*/artifact", 1_000, 413, "");
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    agent.wait_for_log("not all of it is at the server");
+    agent.edit("\"lab-agent\"", "\"renamed\"");
+    agent.signal("HUP");
+    agent.wait_for_log("are not wholly delivered");
+    let next = lab.submit_test();
+    lab.wait_until_complete(&next);
+    assert!(lab.scratch.path("results").join(&job).exists());
+}

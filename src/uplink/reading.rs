@@ -11,7 +11,7 @@ const LONGEST_READING: Duration = Duration::from_secs(300);
 /// After a while, it has to have come at this many bytes a second: nothing else
 /// is delivered meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
-const SLOWEST: u64 = 4 << 10;
+const SLOWEST: u128 = 4 << 10;
 
 /// What the server knows of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,10 @@ fn log_of(member: &[u8]) -> Option<(Phase, LogType)> {
 
 /// Reads a result, which may be hundreds of megabytes long.
 pub(super) fn read_known(reader: &mut dyn Read) -> Result<Known, String> {
+    read_within(reader, PATIENCE)
+}
+
+fn read_within(reader: &mut dyn Read, patience: Duration) -> Result<Known, String> {
     let begun = Instant::now();
     let mut scanner = Scanner::new();
     let mut known = Known::default();
@@ -72,7 +76,8 @@ pub(super) fn read_known(reader: &mut dyn Read) -> Result<Known, String> {
         pushed.map_err(|error| error.to_string())?;
         total += bytes.len() as u64;
         let elapsed = begun.elapsed();
-        let is_slow = elapsed > PATIENCE && total / SLOWEST < elapsed.as_secs();
+        let is_slow =
+            elapsed > patience && u128::from(total) * 1_000 / SLOWEST < elapsed.as_millis();
         if is_slow || elapsed > LONGEST_READING {
             return Err("it comes too slowly".into());
         }
@@ -101,5 +106,24 @@ mod tests {
         assert_eq!(state(inner).unwrap(), None);
         assert!(state(&text[..text.len() - 1]).is_err(), "cut short");
         assert!(state("<html>").is_err());
+    }
+
+    /// A byte now and then.
+    struct Trickle;
+
+    impl Read for Trickle {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(20));
+            buffer[0] = b' ';
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn row_23_a_result_that_trickles_in_is_given_up() {
+        let error = read_within(&mut Trickle, Duration::from_millis(100)).unwrap_err();
+        assert_eq!(error, "it comes too slowly");
+        let text = format!("{{\"job_state\": \"test\"}}{}", " ".repeat(100_000));
+        assert!(read_within(&mut text.as_bytes(), Duration::ZERO).is_ok());
     }
 }

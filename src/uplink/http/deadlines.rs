@@ -106,13 +106,14 @@ fn row_23_a_server_that_never_answers_is_given_up() {
         answer: SHORT,
         ..NEVER
     };
-    in_time("call", || get(&client(&url, answer), Patience::Call));
+    let http = client(&url, answer);
+    in_time("call", || get(&http, Patience::Call));
+    in_time("long answer", || get(&http, Patience::LongAnswer));
     let uploaded = Limits {
         uploaded: SHORT,
         ..NEVER
     };
     let http = client(&url, uploaded);
-    in_time("long answer", || get(&http, Patience::LongAnswer));
     in_time("upload", || upload(&http, &mut &b"some"[..]));
     let job = Limits {
         job: SHORT,
