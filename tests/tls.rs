@@ -125,7 +125,9 @@ fn recovers(lab: Lab, terminator: &Terminator, authority: &Authority, cause: &st
     terminator.show(server(&authority.issue(&LOOPBACK, NOW), None));
     works(&lab);
     let log = agent.log();
-    assert_eq!(said(&agent, "cannot reach"), 1, "{log}");
+    // Once; that it was cut for a moment when the certificate changed, as well.
+    let fault = format!("cannot reach {url}: {cause}");
+    assert_eq!(said(&agent, &fault), 1, "{log}");
     let over = format!("can reach {url} again, after ");
     assert_eq!(said(&agent, &over), 1, "{log}");
     let mut lines = log.lines().filter(|line| line.contains("cannot reach"));
@@ -147,7 +149,7 @@ fn row_17_a_board_whose_clock_is_not_set_is_told_so_and_works_when_it_is() {
     );
     // Unless the day is over just now.
     let now = clock::iso8601(SystemTime::now());
-    assert!(said.contains(&now[..10]) && said.contains(" UTC"), "{said}");
+    assert!(said.contains(&now[..10]), "{said}");
 }
 
 #[test]
@@ -388,7 +390,7 @@ fn files_that_are_not_what_they_should_be_end_the_agent_with_a_message() {
     let agent = lab.agent();
     let missing = (lab, agent, "cannot read /nonexistent/ca.pem: No such file");
     for (_lab, mut agent, message) in started.into_iter().chain([missing]) {
-        assert_eq!(agent.wait(), 4, "{message}: {}", agent.log());
+        assert_eq!(agent.wait(), 2, "{message}: {}", agent.log());
         let log = agent.log();
         assert!(log.contains(message), "{message}: {log}");
         assert!(!log.contains("panicked"), "{log}");

@@ -168,11 +168,12 @@ pub(super) fn explain(error: &io::Error) -> Option<String> {
             "the server's certificate has expired; its administrator has to renew it".into()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            // Without the time, which would make it another message each time.
             let now = crate::sys::clock::iso8601(SystemTime::now());
-            let (date, _) = now.split_once('.').unwrap_or((&now, ""));
+            let (date, _) = now.split_once('T').unwrap_or((&now, ""));
             format!(
                 "the server's certificate is not yet valid: is this board's clock set? It says \
-                 {date} UTC"
+                 {date}"
             )
         }
         CertificateError::UnknownIssuer => {

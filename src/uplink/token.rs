@@ -26,6 +26,8 @@ pub(super) struct Tokens {
     file: PathBuf,
     /// It was said that others can read the file.
     warned: AtomicBool,
+    /// There was no file when it was last looked at.
+    missing: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -52,6 +54,7 @@ impl Tokens {
         Tokens {
             file,
             warned: AtomicBool::new(false),
+            missing: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -77,7 +80,10 @@ impl Tokens {
         }
         state.access = None;
         // The file is read anew each time: somebody may have replaced it.
-        let refresh = match self.read() {
+        let read = self.read();
+        self.missing
+            .store(matches!(read, Ok(None)), Ordering::Relaxed);
+        let refresh = match read {
             Ok(Some(refresh)) => refresh,
             Ok(None) => return Ok(None),
             Err(cause) => {
@@ -111,7 +117,8 @@ impl Tokens {
     /// What to say where somebody wants a token and there is none.
     pub(super) fn hint(&self) -> Option<String> {
         let name = self.file.display();
-        (!self.file.exists()).then(|| format!(" (there is no refresh token in {name})"))
+        let is_missing = self.missing.load(Ordering::Relaxed);
+        is_missing.then(|| format!(" (there is no refresh token in {name})"))
     }
 
     /// The server does not take this access token any more.
