@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use support::gate::Gate;
 use support::lab::{Agent, Lab, is_alive, numbers, wait_for_file, wait_until};
 use support::means::fixture_command;
+use support::proxy::Fault;
 use testflinger_agent::job::Phase;
 
 const INTERRUPTED: &str = "\nERROR: The agent was interrupted in the middle of this phase.\n";
@@ -257,4 +258,37 @@ fn row_33_nobody_else_is_ended() {
     assert!(!is_alive(numbers(&pid)[0]));
     bystander.kill().unwrap();
     bystander.wait().unwrap();
+}
+
+/// Between the end of the cleanup and the entry that says that all is over.
+#[test]
+fn row_33_nothing_is_done_twice_when_all_but_the_delivery_was_over() {
+    let lab = Lab::new().with_proxy();
+    let times = lab.scratch.path("times");
+    let lab = lab
+        .command("test", "mkdir artifacts; echo x > artifacts/a")
+        .command("cleanup", &format!("echo x >> '{}'", times.display()));
+    lab.proxy()
+        .on("POST", "*/artifact", 1_000, Fault::status(503));
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    let journal = record(&lab, &job).join("journal");
+    wait_until("all is over", || {
+        fs::read_to_string(&journal).is_ok_and(|text| text.contains("\"finished\""))
+    });
+    kill(agent);
+    // As if it had been killed just before that.
+    let text = fs::read_to_string(&journal).unwrap();
+    let kept = text.lines().filter(|line| !line.contains("\"finished\""));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    fs::write(&journal, kept).unwrap();
+    lab.proxy().clear();
+    let _agent = lab.agent();
+    is_home(&lab, &job);
+    assert_eq!(lines(&times), 1, "the cleanup has run");
+    assert_eq!(lab.status(&job, "cleanup"), Some(0));
+    assert!(
+        lab.server.artifact(&job).is_some(),
+        "what was moved is found"
+    );
 }

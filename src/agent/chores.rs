@@ -120,15 +120,15 @@ pub(super) fn make_place(
 }
 
 /// What is still needed moves into the record, and the workspace goes. Where the
-/// job's artifacts are from now on, if it has any.
+/// job's artifacts are from now on, if it has any: `beside` the workspace where the
+/// record is on another file system.
 pub(super) fn clear_place(
     job_id: &str,
     record: &Record,
     workspace: &Workspace,
-    execution_basedir: &Path,
+    beside: PathBuf,
     keep_workspace: bool,
 ) -> Option<PathBuf> {
-    let beside = execution_basedir.join(format!("{job_id}.artifacts"));
     let kept = keep_artifacts(workspace, record, beside);
     let artifacts = kept.unwrap_or_else(|error| {
         warning!("cannot keep the artifacts of job {job_id}: {error}; it goes home without");

@@ -52,6 +52,7 @@ impl Agent {
             device_info: DeviceInfo::of_an_earlier_life(progress.device_info),
             sessions: Vec::new(),
             bystanders: tree::descendants(),
+            is_taken_up: true,
         };
         match interrupted {
             Some(phase) => self.say_interrupted(&mut running, phase),

@@ -28,6 +28,8 @@ pub(super) struct Running {
     pub(super) sessions: Vec<i32>,
     /// Processes that were there before the job.
     pub(super) bystanders: HashSet<Process>,
+    /// An earlier life of the agent began it.
+    pub(super) is_taken_up: bool,
 }
 
 impl Agent {
@@ -61,8 +63,12 @@ impl Agent {
     /// Cleanup, whatever became of the phases before it; then all that is left of
     /// the job goes where it belongs.
     pub(super) fn wind_up(&mut self, mut running: Running) {
-        self.restore_workspace(&running);
-        self.run_phase(&mut running, Phase::Cleanup);
+        let is_clean = |(phase, _): &(Phase, i64)| *phase == Phase::Cleanup;
+        // Before a crash of the agent, it may have come to its end.
+        if !running.statuses.iter().any(is_clean) {
+            self.restore_workspace(&running);
+            self.run_phase(&mut running, Phase::Cleanup);
+        }
         let bystanders = running.bystanders.clone();
         let leftovers = running
             .sessions
@@ -101,6 +107,7 @@ impl Agent {
             device_info: DeviceInfo::default(),
             sessions: Vec::new(),
             bystanders,
+            is_taken_up: false,
         })
     }
 
@@ -214,9 +221,16 @@ impl Agent {
             let record = Arc::clone(&running.record);
             let execution = self.config.execution_basedir.clone();
             let keep = self.keep_workspace;
+            let beside = execution.join(format!("{id}.artifacts"));
+            // It may have come as far as that.
+            let moved = [
+                Some(running.record.artifacts()),
+                running.is_taken_up.then(|| beside.clone()),
+            ];
             let cleared =
-                self.meanwhile(move || clear_place(&id, &record, &workspace, &execution, keep));
-            cleared.flatten()
+                self.meanwhile(move || clear_place(&id, &record, &workspace, beside, keep));
+            let moved = moved.into_iter().flatten().find(|place| place.is_dir());
+            cleared.flatten().or(moved)
         });
         if !self.abandoned {
             self.record(&running, &Entry::Finished { artifacts });
