@@ -125,6 +125,7 @@ fn row_21_the_output_of_an_earlier_run_is_not_taken_for_this_one_s() {
         view.output(&job, Phase::Setup).len() >= 2 * once.len()
             && view.job_state(&job).as_deref() == Some("complete")
     });
+    // One after the other, because the numbers go on.
     assert_eq!(
         lab.output(&job, Phase::Setup),
         once.repeat(2),

@@ -10,6 +10,8 @@ pub const NOT_RUN: i64 = 100;
 /// No phase has more fragments than this: at two a second, it would be one of
 /// months. The server wants rising numbers, and does not mind gaps.
 const FRAGMENTS: u64 = 20_000_000;
+/// And no run has more numbers than this that it did not use.
+const RUN: u64 = 50 * FRAGMENTS;
 
 /// The sum of a job's entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,9 +26,6 @@ pub struct Progress {
     pub found: Option<Vec<LogLength>>,
     /// The sessions of the phases' commands.
     pub leaders: Vec<Leader>,
-    /// How often something began that was on record before it could be known
-    /// anywhere else: a phase, or a taking up.
-    beginnings: u64,
     /// The numbers of the next fragments; they run on across phases.
     pub next_fragment: PerLog<u64>,
     /// The version of the device's information; 0 when there is none.
@@ -76,7 +75,7 @@ impl Progress {
                 self.agent_id.clone_from(agent_id);
             }
             Entry::TakenUp => self.take_up(),
-            Entry::Found(logs) => self.found = Some(logs.clone()),
+            Entry::Found(logs) => self.find(logs),
             Entry::Started(phase) => self.start(*phase),
             Entry::Spawned(leader) => self.leaders.push(leader.clone()),
             Entry::Ended { phase, status } => {
@@ -112,7 +111,6 @@ impl Progress {
     }
 
     fn start(&mut self, phase: Phase) {
-        self.beginnings += 1;
         let again = self.phases.iter_mut().find(|known| known.phase == phase);
         match again {
             // A cleanup that was cut short: its log goes on.
@@ -129,10 +127,22 @@ impl Progress {
     /// What was sent last may not be on record, as nothing is synced for a
     /// fragment: the next ones get numbers that none can have had.
     fn take_up(&mut self) {
-        self.beginnings += 1;
         for log in LOG_TYPES {
-            let next = self.next_fragment.of_mut(log);
-            *next = (*next).max(self.beginnings * FRAGMENTS);
+            *self.next_fragment.of_mut(log) += FRAGMENTS;
+        }
+    }
+
+    /// What an earlier run left at the server comes before what this one adds: no
+    /// run has more fragments than bytes.
+    fn find(&mut self, logs: &[LogLength]) {
+        let is_first = self.found.replace(logs.to_vec()).is_none();
+        for log in LOG_TYPES.into_iter().filter(|_| is_first) {
+            let of_it = logs.iter().filter(|one| one.log == log);
+            let bytes: u64 = of_it.map(|one| one.bytes).sum();
+            if bytes > 0 {
+                let next = self.next_fragment.of_mut(log);
+                *next = (*next).max(bytes + RUN);
+            }
         }
     }
 
