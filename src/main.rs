@@ -113,12 +113,14 @@ fn run(job: &Path, config: Option<&Path>, keep: bool) -> ExitCode {
 }
 
 /// Says why the agent cannot run. A person at a terminal has the prompt back at
-/// once; an init that starts the agent again and again does not spin.
+/// once; an init that starts the agent again and again does not spin, also where it
+/// gives it the board's console.
 fn give_up(message: &str, status: u8) -> ExitCode {
     complain(message);
     // Nobody catches them any more: a TERM must not wait for the pause.
     let _ = sys::release_signals();
-    if !std::io::stderr().is_terminal() {
+    let is_started_by_init = std::os::unix::process::parent_id() == 1;
+    if is_started_by_init || !std::io::stderr().is_terminal() {
         std::thread::sleep(RESPAWN_PAUSE);
     }
     ExitCode::from(status)

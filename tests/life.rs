@@ -8,7 +8,7 @@ mod support;
 
 use std::time::Duration;
 use support::gate::Gate;
-use support::lab::{Lab, PATIENCE, is_alive, numbers};
+use support::lab::{Lab, PATIENCE, is_alive, numbers, signal, wait_until};
 use support::means::is_native;
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
@@ -403,4 +403,26 @@ fn a_job_is_told_that_no_record_can_be_made() {
         view.agent("lab-agent")
             .is_some_and(|agent| agent.comment.is_empty())
     });
+}
+
+/// A terminal that was stopped with Ctrl-S, or a pipe that nobody reads.
+#[test]
+fn a_console_that_takes_nothing_holds_nothing_up() {
+    let lab = Lab::new().command("test", "echo tested");
+    let reader = lab.scratch.path("reader");
+    let script = format!(
+        "{{ head -c 65536 /dev/zero; exec \"$@\" 2>&1 >/dev/null; }} | \
+         sh -c 'echo $$ > \"{}\"; exec sleep 1000'",
+        reader.display()
+    );
+    let mut shell = lab.agent_under(&["sh", "-c", &script, "sh"], &lab.agent_id);
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "tested\n");
+    let lock = lab.scratch.path("results").join(".lab-agent.lock");
+    let agent = numbers(&lock)[0];
+    signal(agent, "TERM");
+    wait_until("the agent ends", || !is_alive(agent));
+    signal(numbers(&reader)[0], "KILL");
+    shell.wait();
 }

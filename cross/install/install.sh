@@ -65,8 +65,15 @@ busybox)
 	# Here init itself starts it, and starts it again.
 	line="::respawn:$prefix/bin/testflinger-agent -c /etc/testflinger-agent.conf"
 	if [ -f "$destdir/etc/inittab" ]; then
-		grep -q -F "testflinger-agent" "$destdir/etc/inittab" || echo "$line" >>"$destdir/etc/inittab"
-		echo "$destdir/etc/inittab has the agent"
+		inittab=$destdir/etc/inittab
+		if grep -q '^[^#]*:respawn:.*testflinger-agent' "$inittab"; then
+			echo "$inittab starts the agent already; see that it is $prefix/bin/testflinger-agent"
+		else
+			# The last line may have no end.
+			[ -z "$(tail -c 1 "$inittab")" ] || echo >>"$inittab"
+			echo "$line" >>"$inittab"
+			echo "$inittab has the agent"
+		fi
 		echo 'now edit the configuration, then: kill -HUP 1'
 	else
 		put 755 S90testflinger-agent /etc/init.d/S90testflinger-agent

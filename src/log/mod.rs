@@ -4,14 +4,16 @@
 //! comes from outside may hold anything, so control characters are escaped.
 //! Secrets, tokens and environment values never come here.
 
+mod console;
 mod file;
 
 pub use file::LogFile;
 
 use crate::json::Object;
 use crate::sys::clock::{self, Now};
+use console::Console;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -60,6 +62,7 @@ struct Outlets {
     format: Format,
     file_level: Level,
     console_level: Option<Level>,
+    console: Console,
     file_failed: bool,
 }
 
@@ -68,6 +71,7 @@ static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
     format: Format::Text,
     file_level: Level::Info,
     console_level: Some(Level::Info),
+    console: Console::as_given(),
     file_failed: false,
 });
 
@@ -79,6 +83,7 @@ pub fn open(file: LogFile, format: Format, file_level: Level, console_level: Opt
         format,
         file_level,
         console_level,
+        console: Console::unwaiting(),
         file_failed: false,
     };
 }
@@ -115,14 +120,13 @@ pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
         &message.to_string(),
     );
     if to_console {
-        // A console that is gone is no reason to stop.
-        let _ = io::stderr().write_all(line.as_bytes());
+        outlets.console.write(&line);
     }
     if let Some(file) = outlets.file.as_mut().filter(|_| to_file) {
         let failed = file.write(&line, now).is_err();
         if failed && !outlets.file_failed && outlets.console_level.is_some() {
             // A full disk: said once, where it can still be seen.
-            let _ = io::stderr().write_all(b"the log file cannot be written to\n");
+            outlets.console.write("the log file cannot be written to\n");
         }
         outlets.file_failed = failed;
     }

@@ -81,6 +81,22 @@ pub fn open_append(path: &Path) -> io::Result<File> {
     regular(file)
 }
 
+/// Opens what the standard error stream is open on once more, so that writing does
+/// not wait there. The stream itself is shared with others, who do want to wait.
+///
+/// # Errors
+/// Where that cannot be done (a socket; no `/proc`), or need not: a regular file.
+pub fn open_stderr_unwaiting() -> io::Result<File> {
+    let place = Path::new("/proc/self/fd/2");
+    if fs::metadata(place)?.is_file() {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(place)
+}
+
 /// Removes a directory with all in it, also where its modes forbid that; links
 /// are removed, not followed. One that is not there is fine.
 ///
