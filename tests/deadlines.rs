@@ -124,6 +124,7 @@ fn row_25_a_name_server_that_is_silent_delays_no_timeout() {
     // Once; that it was cut before, as well.
     let unknown = "its name cannot be looked up (DNS)";
     assert_eq!(said(&agent, unknown), 1, "{}", agent.log());
+    assert!(said(&agent, "cannot reach") <= 2, "{}", agent.log());
 }
 
 #[cfg(feature = "tls")]
@@ -199,6 +200,7 @@ mod tls {
         assert_eq!(lab.body(&job, Phase::Cleanup), "clean\n");
         let silent = "it did not answer in time; trying again";
         assert_eq!(said(&agent, silent), 1, "{}", agent.log());
+        assert!(said(&agent, "cannot reach") <= 2, "{}", agent.log());
     }
 
     /// A megabyte a second; `make soak-upload` asks for more of them.

@@ -128,6 +128,7 @@ fn recovers(lab: Lab, terminator: &Terminator, authority: &Authority, cause: &st
     // Once; that it was cut for a moment when the certificate changed, as well.
     let fault = format!("cannot reach {url}: {cause}");
     assert_eq!(said(&agent, &fault), 1, "{log}");
+    assert!(said(&agent, "cannot reach") <= 2, "{log}");
     let over = format!("can reach {url} again, after ");
     assert_eq!(said(&agent, &over), 1, "{log}");
     let mut lines = log.lines().filter(|line| line.contains("cannot reach"));

@@ -239,7 +239,12 @@ impl Agent {
             warning!("cannot ask for a job: {cause}; trying again");
             self.idle.refusal = Some(cause.clone());
         }
-        uplink::pause(self.idle.failures, failure.retry_after(), LONGEST_PAUSE)
+        let pause = uplink::pause(self.idle.failures, failure.retry_after(), LONGEST_PAUSE);
+        match failure {
+            // Whoever answers wrongly is not asked more often than who answers well.
+            Failure::Transient { .. } => pause.max(jittered(self.config.polling_interval)),
+            _ => pause,
+        }
     }
 
     /// Does nothing for a while, or until there is a reason not to.
