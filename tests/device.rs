@@ -112,15 +112,21 @@ fn row_42_garbage_for_the_device_is_ignored_with_a_message() {
 #[test]
 fn a_serial_log_in_a_workspace_that_was_made_anew_arrives_while_its_phase_runs() {
     let lab = Lab::new();
-    let gate = Gate::new(&lab.scratch, "test");
+    let [first, gate] = ["first", "gate"].map(|name| Gate::new(&lab.scratch, name));
     let test = format!(
-        "echo one > test-serial.log; w=$PWD; cd ..; rm -r $w; mkdir $w; \
+        "echo one > test-serial.log; {}; w=$PWD; cd ..; rm -r $w; mkdir $w; \
          echo two > $w/test-serial.log; {}",
+        first.words(),
         gate.words()
     );
     let lab = lab.command("test", &test);
     let job = lab.submit_test();
     let _agent = lab.agent();
+    // By now the agent has the log open.
+    lab.wait("the first serial log", |view| {
+        view.serial(&job, Phase::Test) == "one\n"
+    });
+    first.open();
     lab.wait("the second serial log", |view| {
         view.serial(&job, Phase::Test).ends_with("two\n")
     });
