@@ -12,6 +12,8 @@ Takes jobs from a Testflinger server and runs them on the device beside it.
 
 Usage:
   testflinger-agent [OPTIONS]            take jobs until told to stop
+  testflinger-agent [OPTIONS] --check    say what keeps it from starting, if
+                                         anything does
   testflinger-agent run JOB [-c FILE] [--keep]
                                          run one job file here, with no server
 
@@ -20,6 +22,7 @@ Options:
       --token-file FILE     refresh token for the server
                             [default: /var/lib/testflinger-agent/refresh_token]
   -p, --metrics_port PORT   reserved: accepted, there are no metrics yet
+      --check               say what keeps the agent from starting, and exit
       --keep                run: keep the job's workspace with its results
   -h, --help                print this
   -V, --version             print the version
@@ -34,7 +37,7 @@ Signals:
   SIGHUP           open the log again; read the configuration anew when idle
 
 Exit status:
-  0    told to stop; run: every phase ended with 0
+  0    told to stop; --check: it can start; run: every phase ended with 0
   1    told to restart; run: a phase did not end with 0
   2    the command line or the configuration is wrong
   3    another agent with this agent_id runs
@@ -63,6 +66,11 @@ pub enum Command {
         /// A port for metrics was given.
         metrics: bool,
     },
+    /// Say what keeps the agent from starting.
+    Check {
+        /// The configuration file.
+        config: PathBuf,
+    },
     /// Run one job file.
     Run {
         /// The job file.
@@ -88,6 +96,7 @@ impl Command {
             return Ok(Command::Version);
         }
         let keep = arguments.contains("--keep");
+        let check = arguments.contains("--check");
         let config = path(&mut arguments, ["-c", "--config"])?;
         let token_file = path(&mut arguments, ["", "--token-file"])?;
         let port = path(&mut arguments, ["-p", "--metrics_port"])?;
@@ -106,12 +115,17 @@ impl Command {
         let unknown = |argument: &OsStr| format!("unknown argument {}", argument.display());
         match free.as_slice() {
             [] if keep => Err("--keep is for run".into()),
+            // With whatever else the agent would be started with.
+            [] if check => Ok(Command::Check {
+                config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()),
+            }),
             [] => Ok(Command::Daemon {
                 config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()),
                 token_file: token_file.unwrap_or_else(|| DEFAULT_TOKEN_FILE.into()),
                 metrics: port.is_some(),
             }),
             [run, rest @ ..] if run == "run" => match rest {
+                _ if check => Err("--check is not for run".into()),
                 _ if token_file.is_some() || port.is_some() => Err(
                     "run has a server of its own: it takes no --token-file and no --metrics_port"
                         .into(),
@@ -230,6 +244,8 @@ mod tests {
         assert_eq!(parse("run j.yaml"), Ok(run("j.yaml", None)));
         assert_eq!(parse("run --help"), Ok(Command::Help));
         assert_eq!(parse("-V"), Ok(Command::Version));
+        let check = Command::Check { config: "a".into() };
+        assert_eq!(parse("-c a --check -p 1 --token-file t"), Ok(check));
     }
 
     #[test]
@@ -248,6 +264,7 @@ mod tests {
             ("run --fast a", "unknown argument --fast"),
             ("run a --fast", "unknown argument --fast"),
             ("--keep", "--keep is for run"),
+            ("run a --check", "--check is not for run"),
         ] {
             assert_eq!(parse(line), Err(wanted.into()), "{line}");
         }

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             token_file,
             metrics,
         }) => daemon(&config, token_file, metrics),
+        Ok(cli::Command::Check { config }) => check(&config),
         Ok(cli::Command::Run { job, config, keep }) => run(&job, config.as_deref(), keep),
         Err(message) => {
             complain(&format!("{message}; --help lists what there is"));
@@ -45,15 +46,11 @@ fn main() -> ExitCode {
 }
 
 fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
-    let config = match Config::load(config_path) {
+    let config = match load(config_path) {
         Ok(config) => config,
-        Err(error) => return give_up(&error.to_string(), WRONG_INPUT),
+        Err(error) => return give_up(&error, WRONG_INPUT),
     };
     let lock_basedir = config.results_basedir.clone();
-    if let Err(error) = agent::check(&config) {
-        let error = format!("{}: {error}", config_path.display());
-        return give_up(&error, WRONG_INPUT);
-    }
     let setup = Setup {
         config,
         config_path: config_path.to_owned(),
@@ -64,8 +61,7 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
     };
     let mut agent = match Agent::start(setup) {
         Ok(agent) => agent,
-        Err(StartError::Locked(message)) => return give_up(&message, LOCKED),
-        Err(StartError::Missing(message)) => return give_up(&message, CANNOT_START),
+        Err(error) => return give_up(&error.to_string(), status_of(&error)),
     };
     if metrics {
         warning!("--metrics_port is accepted, but there are no metrics yet");
@@ -76,6 +72,37 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
         End::Restart => ExitCode::from(RESTART),
         End::Stopped | End::JobOver => ExitCode::SUCCESS,
         End::Reload => begin_anew(),
+    }
+}
+
+/// For whoever starts the agent where nobody sees what it says, such as a start
+/// script: there is no pause, and nothing is contacted.
+fn check(config_path: &Path) -> ExitCode {
+    let result = load(config_path)
+        .map_err(|error| (error, WRONG_INPUT))
+        .and_then(|config| {
+            agent::try_out(&config).map_err(|error| (error.to_string(), status_of(&error)))
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((message, status)) => {
+            complain(&message);
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// A configuration that the agent can work with, as far as the files say.
+fn load(config_path: &Path) -> Result<Config, String> {
+    let config = Config::load(config_path).map_err(|error| error.to_string())?;
+    agent::check(&config).map_err(|error| format!("{}: {error}", config_path.display()))?;
+    Ok(config)
+}
+
+fn status_of(error: &StartError) -> u8 {
+    match error {
+        StartError::Locked(_) => LOCKED,
+        StartError::Missing(_) => CANNOT_START,
     }
 }
 
@@ -105,8 +132,8 @@ fn run(job: &Path, config: Option<&Path>, keep: bool) -> ExitCode {
             complain(&error.to_string());
             ExitCode::from(match error {
                 run::Error::Job(_) | run::Error::Config(_) => WRONG_INPUT,
-                run::Error::Start(StartError::Locked(_)) => LOCKED,
-                run::Error::Start(StartError::Missing(_)) | run::Error::Missing(_) => CANNOT_START,
+                run::Error::Start(error) => status_of(&error),
+                run::Error::Missing(_) => CANNOT_START,
             })
         }
     }

@@ -94,6 +94,35 @@ fn a_directory_that_cannot_be_made_is_named() {
 }
 
 #[test]
+fn a_check_says_at_once_what_keeps_the_agent_from_starting() {
+    let lab = Lab::new();
+    let here = lab.scratch.path("");
+    let begun = Instant::now();
+    let check = |text: &str| {
+        fs::write(here.join("agent.conf"), text).unwrap();
+        run(&here, &["-c", "agent.conf", "--token-file=t", "--check"])
+    };
+    let right = lab.configuration(&lab.agent_id);
+    let ended = check(&right);
+    assert_eq!((ended.status, &*ended.stderr, &*ended.stdout), (0, "", ""));
+    let ended = check("agent_id: a\n");
+    assert_eq!(ended.status, 2);
+    let said = "testflinger-agent: agent.conf: server_address is missing; wanted: ";
+    assert!(ended.stderr.starts_with(said), "{}", ended.stderr);
+    let logs = lab.scratch.path("logs");
+    let ended = check(&right.replace(logs.to_str().unwrap(), "/dev/null/logs"));
+    assert_eq!(ended.status, 4);
+    assert!(ended.stderr.contains("/dev/null/logs"), "{}", ended.stderr);
+    assert!(begun.elapsed() < RESPAWN_PAUSE);
+
+    let agent = lab.agent();
+    agent.wait_for_log("for the queues");
+    let ended = check(&right);
+    assert_eq!(ended.status, 3);
+    assert!(ended.stderr.contains("another agent"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_port_for_metrics_is_taken_with_a_warning() {
     let lab = Lab::new().command("test", "echo tested");
     fs::write(lab.scratch.path("agent.conf"), lab.configuration("a")).unwrap();

@@ -21,7 +21,7 @@ mod start;
 mod watchdog;
 mod work;
 
-pub use start::{StartError, check};
+pub use start::{StartError, check, try_out};
 
 use crate::config::Config;
 use crate::job::{Progress, Record};

@@ -176,6 +176,18 @@ impl Agent {
     }
 }
 
+/// Whether an agent could start with a configuration: takes what that would take,
+/// and gives it back.
+///
+/// # Errors
+/// When another agent of this id runs, or the system lacks what it needs.
+pub fn try_out(config: &Config) -> Result<(), StartError> {
+    make_directories(config)?;
+    let _lock = lock(&config.results_basedir, &config.agent_id)?;
+    log_file(config)?;
+    Ok(())
+}
+
 /// Whether an agent that runs with `old` could start with `new`: takes whatever
 /// is not its own already, and gives it back.
 pub(super) fn rehearse(new: &Config, old: &Config) -> Result<(), StartError> {
