@@ -10,7 +10,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use support::lab::{Lab, Scratch, binary, is_alive, numbers, wait_until};
 use support::means::{busybox, systemd_analyze};
 use testflinger_agent::config::Config;
@@ -162,7 +162,9 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     let text = lab.configuration(&lab.agent_id);
     fs::write(&config, format!("{text}test_command: echo $$ one\n")).unwrap();
     let token = lab.scratch.path("token");
-    let pid_file = lab.scratch.path("pid");
+    // Nobody has made its directory.
+    let pid_file = lab.scratch.path("var/run/pid");
+    let inittab = lab.scratch.path("inittab");
     let _daemon = Daemon(pid_file.clone());
     let run = |action: &str| {
         let output = Command::new(&busybox)
@@ -172,15 +174,17 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
             .env("CONFIG", &config)
             .env("OPTIONS", format!("--token-file {}", token.display()))
             .env("PIDFILE", &pid_file)
+            .env("INITTAB", &inittab)
             .env("PATH", lab.scratch.path("tools"))
             .output()
             .unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.code().unwrap(), said)
     };
     let tools = lab.scratch.path("tools");
     fs::create_dir(&tools).unwrap();
-    for tool in ["cat", "grep", "start-stop-daemon", "sleep", "rm", "kill"] {
+    let names = "cat grep kill ls mkdir readlink rm sleep start-stop-daemon usleep";
+    for tool in names.split(' ') {
         symlink(&busybox, tools.join(tool)).unwrap();
     }
     let none = (3, "testflinger-agent does not run\n".to_owned());
@@ -189,7 +193,7 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     assert_eq!(run("start"), (0, "Starting testflinger-agent: OK\n".into()));
     let first = numbers(&pid_file)[0];
     let runs = |pid: i32| (0, format!("testflinger-agent runs (process {pid})\n"));
-    wait_until("it runs", || run("status") == runs(first));
+    assert_eq!(run("status"), runs(first));
     let again = format!("testflinger-agent runs already (process {first})\n");
     assert_eq!(run("start"), (0, again));
     let is_waiting = || {
@@ -206,8 +210,18 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     wait_until("it begins anew", || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("beginning anew"))
     });
+    // It is the same one also when another program lies where its own did.
+    let program = lab.scratch.path("prefix/bin/testflinger-agent");
+    fs::copy(&program, program.with_extension("new")).unwrap();
+    fs::rename(program.with_extension("new"), &program).unwrap();
     assert_eq!(run("status"), runs(first));
 
+    fs::write(&config, "agent_id: x\n").unwrap();
+    let (status, said) = run("restart");
+    let why = "server_address is missing";
+    assert!(status == 1 && said.contains(why), "{said}");
+    assert_eq!(run("status"), runs(first));
+    fs::write(&config, format!("{text}test_command: echo two\n")).unwrap();
     let (status, said) = run("restart");
     assert_eq!(status, 0);
     assert_eq!(
@@ -224,4 +238,27 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     assert_eq!(run("stop"), (0, "testflinger-agent does not run\n".into()));
     assert_eq!(run("status"), none);
     assert_eq!(run("").0, 2);
+
+    fs::write(&config, "agent_id: x\n").unwrap();
+    let (status, said) = run("start");
+    assert!(status == 1 && said.contains(why), "{said}");
+    fs::write(&config, &text).unwrap();
+    // This process is not the agent, though its command line has the name.
+    let mut other = Command::new("sh")
+        .args(["-c", "read line", "testflinger-agent"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    fs::write(&pid_file, other.id().to_string()).unwrap();
+    assert_eq!(run("status"), none);
+    assert_eq!(run("stop").0, 0);
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    fs::remove_file(&pid_file).unwrap();
+
+    let line = "::respawn:/opt/bin/testflinger-agent -c /etc/testflinger-agent.conf";
+    fs::write(&inittab, format!("null::sysinit:/bin/true\n{line}\n")).unwrap();
+    let (status, said) = run("start");
+    assert!(status == 1 && said.contains("init does that"), "{said}");
+    assert!(!pid_file.exists());
 }
