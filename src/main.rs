@@ -46,6 +46,12 @@ fn main() -> ExitCode {
 }
 
 fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
+    // The kernel takes the name from the path, which has been /proc/self/exe when
+    // the agent has begun anew.
+    let program = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    if let Some(name) = program.file_name() {
+        sys::be_called(name);
+    }
     let config = match load(config_path) {
         Ok(config) => config,
         Err(error) => return give_up(&error, WRONG_INPUT),

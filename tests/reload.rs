@@ -19,6 +19,8 @@ fn a_hangup_brings_the_new_configuration_at_once_when_idle() {
         view.agent("lab-agent")
             .is_some_and(|agent| agent.state == "waiting")
     });
+    let name = || fs::read_to_string(format!("/proc/{}/comm", agent.pid())).unwrap();
+    assert_eq!(name(), "testflinger-age\n", "as much as the kernel keeps");
     agent.edit("the old way", "the new way");
     agent.signal("HUP");
     agent.wait_for_log("beginning anew");
@@ -26,6 +28,7 @@ fn a_hangup_brings_the_new_configuration_at_once_when_idle() {
     lab.wait_until_complete(&job);
     assert_eq!(lab.body(&job, Phase::Test), "the new way\n");
     assert!(is_alive(agent.pid()), "it is the same process");
+    assert_eq!(name(), "testflinger-age\n", "and is called the same");
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub use changes::Changes;
 pub use pipe::{Pipe, Wake, pipe};
 pub use poll::poll;
 pub use process::{
-    Exit, Spawn, become_subreaper, close_on_exec_from, effective_user, group_exists, has_children,
-    reap, send_signal, signal_group, spawn,
+    Exit, Spawn, be_called, become_subreaper, close_on_exec_from, effective_user, group_exists,
+    has_children, reap, send_signal, signal_group, spawn,
 };
 pub use signal::{Signal, Signals, hold_signals, release_signals};
 pub use socket::unsent;

@@ -1,8 +1,9 @@
 //! Processes: starting, signalling and reaping them.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -187,6 +188,15 @@ pub fn become_subreaper() -> io::Result<()> {
     // SAFETY: this prctl takes plain numbers.
     super::cerr(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })?;
     Ok(())
+}
+
+/// Makes this process known by a name in `ps` and to `pidof`, or by as much of it as
+/// the kernel keeps.
+pub fn be_called(name: &OsStr) {
+    if let Ok(name) = CString::new(name.as_bytes()) {
+        // SAFETY: the kernel reads up to the NUL, and 16 bytes at most.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
 }
 
 /// Makes sure that no descriptor from `first` on, which whoever started this
