@@ -82,9 +82,12 @@ fn busyboxs_init_runs_the_agent_and_starts_it_again_when_it_was_killed() {
         .set("logging_basedir", &format!("{state}/logs"))
         .command(
             "test",
-            "echo job $$ under $PPID; mkdir artifacts; echo x > artifacts/x",
-        );
-    let root = make_root(&lab, &busybox, &["bin/sh", "bin/mkdir", "sbin/init"]);
+            "echo job $$ under $PPID; mkdir artifacts; echo x > artifacts/x; [ ! -e /long ] || sleep 99",
+        )
+        .command("cleanup", "[ ! -e /long ] || sleep 2; echo cleaned up");
+    let names = "bin/sh bin/mkdir bin/pidof bin/sleep sbin/init";
+    let names: Vec<_> = names.split(' ').collect();
+    let root = make_root(&lab, &busybox, &names);
     let mount = "mount --bind /dev/null dev/null && mount -t proc proc proc";
     let Some(words) = machine(&root, mount, "/sbin/init") else {
         return;
@@ -124,9 +127,15 @@ fn busyboxs_init_runs_the_agent_and_starts_it_again_when_it_was_killed() {
     assert_eq!(lab.status(&second, "test"), Some(0));
     wait_until_idle(&lab);
 
-    // Power off: init asks everybody to end, and waits a second.
+    // Power off in a job: init by itself would leave the agent a second.
+    File::create(root.join("long")).unwrap();
+    let third = lab.submit_test();
+    lab.wait_for_output(&third, Phase::Test, "under");
     signal(init, "USR2");
     machine.wait();
+    lab.wait_until_complete(&third);
+    assert_eq!(lab.status(&third, "test"), Some(100));
+    assert_eq!(lab.body(&third, Phase::Cleanup), "cleaned up\n");
     let log = fs::read_to_string(state.join("logs/testflinger-agent.log")).unwrap();
     assert_eq!(log.matches("for the queues lab").count(), 2, "{log}");
     assert!(log.ends_with("stopped\n"), "{log}");

@@ -123,18 +123,18 @@ fn inittab_gets_its_line_once() {
     let scratch = Scratch::new();
     let inittab = scratch.path("root/etc/inittab");
     fs::create_dir_all(inittab.parent().unwrap()).unwrap();
-    fs::write(&inittab, "::sysinit:/etc/init.d/rcS\n").unwrap();
+    // Its last line has no end.
+    let old = "::sysinit:/etc/init.d/rcS\n::shutdown:/bin/umount -a -r";
+    fs::write(&inittab, old).unwrap();
     installed(&scratch, "busybox");
     fs::remove_file(scratch.path("prefix")).unwrap();
     installed(&scratch, "busybox");
     let text = fs::read_to_string(&inittab).unwrap();
-    let shipped = include_str!("../cross/install/inittab")
-        .lines()
-        .last()
-        .unwrap();
     let prefix = scratch.path("prefix");
-    let line = shipped.replace("/usr/local", prefix.to_str().unwrap());
-    assert_eq!(text, format!("::sysinit:/etc/init.d/rcS\n{line}\n"));
+    let shipped = include_str!("../cross/install/inittab");
+    let shipped = shipped.replace("/usr/local", prefix.to_str().unwrap());
+    // What waits for the agent is before what unmounts the disk.
+    assert_eq!(text, format!("{shipped}{old}"));
 }
 
 /// The agent whose process id is in a file; it is ended with its test.

@@ -27,10 +27,14 @@ systemd | busybox | openrc) ;;
 esac
 [ -f "$binary" ] || fail "there is no $binary; make build or make cross makes one"
 
-# A script or unit, with the right path of the program in it.
+# A file of this folder, with the right path of the program in it.
+adapted() {
+	sed "s#/usr/local/bin/testflinger-agent#$prefix/bin/testflinger-agent#" "$here/$1"
+}
+
 put() {
 	mkdir -p "$(dirname "$destdir$3")"
-	sed "s#/usr/local/bin/testflinger-agent#$prefix/bin/testflinger-agent#" "$here/$2" >"$destdir$3.new"
+	adapted "$2" >"$destdir$3.new"
 	chmod "$1" "$destdir$3.new"
 	mv "$destdir$3.new" "$destdir$3"
 	echo "$destdir$3"
@@ -63,15 +67,15 @@ openrc)
 	;;
 busybox)
 	# Here init itself starts it, and starts it again.
-	line="::respawn:$prefix/bin/testflinger-agent -c /etc/testflinger-agent.conf"
-	if [ -f "$destdir/etc/inittab" ]; then
-		inittab=$destdir/etc/inittab
+	inittab=$destdir/etc/inittab
+	if [ -f "$inittab" ]; then
 		if grep -q '^[^#]*:respawn:.*testflinger-agent' "$inittab"; then
 			echo "$inittab starts the agent already; see that it is $prefix/bin/testflinger-agent"
 		else
-			# The last line may have no end.
-			[ -z "$(tail -c 1 "$inittab")" ] || echo >>"$inittab"
-			echo "$line" >>"$inittab"
+			# The file's owner and mode are those of the old one.
+			cp -p "$inittab" "$inittab.new"
+			{ adapted inittab; cat "$inittab"; } >"$inittab.new"
+			mv "$inittab.new" "$inittab"
 			echo "$inittab has the agent"
 		fi
 		echo 'now edit the configuration, then: kill -HUP 1'

@@ -103,7 +103,7 @@ mkdir -p "$board/bin" "$board/sbin" "$board/dev" "$board/proc" "$board/lib/modul
 cp -R tests/board/root/. "$board/"
 cp "$(find "$place/debian" -path '*/bin/busybox' -type f)" "$board/bin/busybox"
 for name in bin/sh bin/mount bin/cat bin/date bin/uname bin/mkdir bin/kill bin/pidof \
-	sbin/init sbin/insmod sbin/ifconfig sbin/poweroff; do
+	bin/sleep sbin/init sbin/insmod sbin/ifconfig sbin/poweroff; do
 	ln -s /bin/busybox "$board/$name"
 done
 for module in virtio_ring virtio virtio_mmio virtio_pci_modern_dev virtio_pci_legacy_dev \
