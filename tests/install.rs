@@ -16,18 +16,22 @@ use support::means::{busybox, systemd_analyze};
 use testflinger_agent::config::Config;
 use testflinger_agent::job::Phase;
 
+fn install_below(root: &Path, prefix: &str, init: &str) -> Output {
+    Command::new("sh")
+        .arg("cross/install/install.sh")
+        .env("DESTDIR", root)
+        .env("PREFIX", prefix)
+        .env("INIT", init)
+        .env("BINARY", binary())
+        .output()
+        .unwrap()
+}
+
 /// Installs into a directory, with a prefix inside of it that is there for real.
 fn install(scratch: &Scratch, init: &str) -> (Output, PathBuf) {
     let root = scratch.path("root");
     let prefix = scratch.path("prefix");
-    let output = Command::new("sh")
-        .arg("cross/install/install.sh")
-        .env("DESTDIR", &root)
-        .env("PREFIX", &prefix)
-        .env("INIT", init)
-        .env("BINARY", binary())
-        .output()
-        .unwrap();
+    let output = install_below(&root, prefix.to_str().unwrap(), init);
     let inside = root.join(prefix.strip_prefix("/").unwrap());
     if inside.exists() {
         symlink(inside, &prefix).unwrap();
@@ -57,8 +61,51 @@ fn the_init_has_to_be_named() {
         let (output, root) = install(&scratch, init);
         assert_eq!(output.status.code(), Some(1));
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("there are: systemd busybox openrc"), "{said}");
+        assert!(
+            said.contains("there are: systemd busybox sysvinit openrc"),
+            "{said}"
+        );
         assert!(!root.exists());
+    }
+}
+
+#[test]
+fn a_prefix_is_taken_or_refused_with_the_reason() {
+    let scratch = Scratch::new();
+    let root = scratch.path("root");
+    for (prefix, why) in [
+        ("usr/local", "it has to begin with /"),
+        ("/opt/test flinger", "letters, digits and"),
+        ("/opt/a#b", "letters, digits and"),
+        ("/opt/a&b", "letters, digits and"),
+        ("/opt/%i", "letters, digits and"),
+    ] {
+        let output = install_below(&root, prefix, "systemd");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(why), "{said}");
+        assert!(!root.exists());
+    }
+    // Units lie where systemd looks for them.
+    for (prefix, program, units) in [
+        ("", "/bin", "/lib/systemd/system"),
+        ("/", "/bin", "/lib/systemd/system"),
+        ("/usr/", "/usr/bin", "/usr/lib/systemd/system"),
+        (
+            "/usr/local",
+            "/usr/local/bin",
+            "/usr/local/lib/systemd/system",
+        ),
+        ("/opt/lab-1", "/opt/lab-1/bin", "/etc/systemd/system"),
+    ] {
+        let root = Scratch::new();
+        let output = install_below(&root.path(""), prefix, "systemd");
+        assert!(output.status.success(), "{output:?}");
+        let inside = |path: &str| root.path(path.trim_start_matches('/'));
+        assert!(inside(program).join("testflinger-agent").exists());
+        let unit = inside(units).join("testflinger-agent.service");
+        let unit = fs::read_to_string(unit).unwrap();
+        let start = format!("ExecStart={program}/testflinger-agent -c ");
+        assert!(unit.contains(&start), "{unit}");
     }
 }
 
@@ -66,7 +113,7 @@ fn the_init_has_to_be_named() {
 fn the_units_are_without_a_fault() {
     let scratch = Scratch::new();
     let root = installed(&scratch, "systemd");
-    let units = scratch.path("prefix/lib/systemd/system");
+    let units = root.join("etc/systemd/system");
     // It ends with 0 whatever it finds: what it says counts.
     for unit in ["testflinger-agent.service", "testflinger-agent@.service"] {
         let unit = units.join(unit);
@@ -135,6 +182,29 @@ fn inittab_gets_its_line_once() {
     let shipped = shipped.replace("/usr/local", prefix.to_str().unwrap());
     // What waits for the agent is before what unmounts the disk.
     assert_eq!(text, format!("{shipped}{old}"));
+}
+
+#[test]
+fn sysvinit_gets_a_line_that_is_its_own() {
+    let scratch = Scratch::new();
+    let inittab = scratch.path("root/etc/inittab");
+    fs::create_dir_all(inittab.parent().unwrap()).unwrap();
+    let old = "id:3:initdefault:\nrcS:12345:wait:/etc/init.d/rcS\n";
+    fs::write(&inittab, old).unwrap();
+    installed(&scratch, "sysvinit");
+    let text = fs::read_to_string(&inittab).unwrap();
+    assert!(text.ends_with(old), "{text}");
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("-c")).collect();
+    let program = scratch.path("prefix/bin/testflinger-agent");
+    let wanted = format!(
+        "tfa:2345:respawn:{} -c /etc/testflinger-agent.conf",
+        program.display()
+    );
+    assert_eq!(lines, [wanted]);
+    // Without an inittab there is the script.
+    let scratch = Scratch::new();
+    let root = installed(&scratch, "sysvinit");
+    assert!(root.join("etc/init.d/S90testflinger-agent").exists());
 }
 
 /// The agent whose process id is in a file; it is ended with its test.

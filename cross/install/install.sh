@@ -3,8 +3,9 @@
 #
 #   DESTDIR  the board's root, as seen from here: a mounted card, a build's staging
 #            directory (default: this machine's)
-#   PREFIX   above bin/, where the program goes (default: /usr/local)
-#   INIT     systemd, busybox or openrc
+#   PREFIX   above bin/, where the program goes, as the board sees it (default:
+#            /usr/local)
+#   INIT     systemd, busybox, sysvinit or openrc
 #   BINARY   the program (default: the one of `make build`)
 #
 # A configuration that is there stays as it is.
@@ -22,9 +23,20 @@ fail() {
 }
 
 case "${INIT:-}" in
-systemd | busybox | openrc) ;;
-*) fail "INIT is ${INIT:-not given}; there are: systemd busybox openrc" ;;
+systemd | busybox | sysvinit | openrc) ;;
+*) fail "INIT is ${INIT:-not given}; there are: systemd busybox sysvinit openrc" ;;
 esac
+# It becomes a part of an inittab, a unit and scripts, which all quote differently.
+case "$prefix" in
+'' | /*) ;;
+*) fail "PREFIX is $prefix; it has to begin with /" ;;
+esac
+LC_ALL=C
+export LC_ALL
+case "$prefix" in
+*[!A-Za-z0-9/._+-]*) fail "PREFIX is $prefix; letters, digits and /._+- can be in it" ;;
+esac
+prefix=${prefix%/}
 [ -f "$binary" ] || fail "there is no $binary; make build or make cross makes one"
 
 # A file of this folder, with the right path of the program in it.
@@ -57,27 +69,35 @@ fi
 
 case "$INIT" in
 systemd)
-	put 644 testflinger-agent.service "$prefix/lib/systemd/system/testflinger-agent.service"
-	put 644 testflinger-agent@.service "$prefix/lib/systemd/system/testflinger-agent@.service"
+	# It looks for units in some places only.
+	case "$prefix" in
+	'' | /usr | /usr/local) units=$prefix/lib/systemd/system ;;
+	*) units=/etc/systemd/system ;;
+	esac
+	put 644 testflinger-agent.service "$units/testflinger-agent.service"
+	put 644 testflinger-agent@.service "$units/testflinger-agent@.service"
 	echo 'now edit the configuration, then: systemctl enable --now testflinger-agent'
 	;;
 openrc)
 	put 755 testflinger-agent.openrc /etc/init.d/testflinger-agent
 	echo 'now edit the configuration, then: rc-update add testflinger-agent; rc-service testflinger-agent start'
 	;;
-busybox)
+busybox | sysvinit)
 	# Here init itself starts it, and starts it again.
 	inittab=$destdir/etc/inittab
+	lines=inittab
+	[ "$INIT" = busybox ] || lines=inittab.sysvinit
 	if [ -f "$inittab" ]; then
 		if grep -q '^[^#]*:respawn:.*testflinger-agent' "$inittab"; then
 			echo "$inittab starts the agent already; see that it is $prefix/bin/testflinger-agent"
 		else
 			# The file's owner and mode are those of the old one.
 			cp -p "$inittab" "$inittab.new"
-			{ adapted inittab; cat "$inittab"; } >"$inittab.new"
+			{ adapted "$lines"; cat "$inittab"; } >"$inittab.new"
 			mv "$inittab.new" "$inittab"
 			echo "$inittab has the agent"
 		fi
+		# To sysvinit it means the same.
 		echo 'now edit the configuration, then: kill -HUP 1'
 	else
 		put 755 S90testflinger-agent /etc/init.d/S90testflinger-agent
