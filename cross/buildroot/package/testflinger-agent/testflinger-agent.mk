@@ -19,26 +19,36 @@ define TESTFLINGER_AGENT_FETCH_CRATES
 endef
 TESTFLINGER_AGENT_PRE_BUILD_HOOKS += TESTFLINGER_AGENT_FETCH_CRATES
 
-# The line goes into the inittab that busybox brings.
-ifeq ($(BR2_INIT_BUSYBOX),y)
-TESTFLINGER_AGENT_DEPENDENCIES += busybox
-endif
-
 define TESTFLINGER_AGENT_INSTALL_FOR
 	DESTDIR=$(TARGET_DIR) PREFIX=/usr INIT=$(1) BINARY=$(TARGET_DIR)/usr/bin/testflinger-agent \
-		sh $(@D)/cross/install/install.sh
+		sh $(TESTFLINGER_AGENT_SITE)/cross/install/install.sh
 endef
 
-define TESTFLINGER_AGENT_INSTALL_INIT_SYSV
-	$(call TESTFLINGER_AGENT_INSTALL_FOR,busybox)
-endef
+# To Buildroot both are of one kind, but their inittabs are not. These are other
+# packages' files: they are there for sure, and stay as they are made, only when all
+# packages have been installed. Where there is none, a start script is put instead.
+ifeq ($(BR2_INIT_BUSYBOX),y)
+TESTFLINGER_AGENT_INITTAB = busybox
+else ifeq ($(BR2_INIT_SYSV),y)
+TESTFLINGER_AGENT_INITTAB = sysvinit
+endif
 
+ifneq ($(TESTFLINGER_AGENT_INITTAB),)
+define TESTFLINGER_AGENT_INSTALL_INITTAB
+	$(call TESTFLINGER_AGENT_INSTALL_FOR,$(TESTFLINGER_AGENT_INITTAB))
+endef
+TESTFLINGER_AGENT_TARGET_FINALIZE_HOOKS += TESTFLINGER_AGENT_INSTALL_INITTAB
+endif
+
+# systemd starts it because of Buildroot's presets.
 define TESTFLINGER_AGENT_INSTALL_INIT_SYSTEMD
 	$(call TESTFLINGER_AGENT_INSTALL_FOR,systemd)
 endef
 
 define TESTFLINGER_AGENT_INSTALL_INIT_OPENRC
 	$(call TESTFLINGER_AGENT_INSTALL_FOR,openrc)
+	mkdir -p $(TARGET_DIR)/etc/runlevels/default
+	ln -sf /etc/init.d/testflinger-agent $(TARGET_DIR)/etc/runlevels/default/
 endef
 
 $(eval $(cargo-package))
