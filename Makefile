@@ -79,9 +79,13 @@ limits:
 .PHONY: install board-test
 PREFIX ?= /usr/local
 BINARY ?= target/release/testflinger-agent
+# By the environment, so that no shell reads them before the script does.
+install: export DESTDIR := $(DESTDIR)
+install: export PREFIX := $(PREFIX)
+install: export INIT := $(INIT)
+install: export BINARY := $(BINARY)
 install:
-	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" INIT="$(INIT)" BINARY="$(BINARY)" \
-		sh cross/install/install.sh
+	@sh cross/install/install.sh
 
 # A real kernel in an emulator with nothing but busybox and the agent.
 ARCH ?= arm64
