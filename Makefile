@@ -59,6 +59,7 @@ cross-test:
 
 # The figures of `make bench` for it; for x86_64 only.
 cross-bench: cross
+	@case "$(CURDIR)" in *' '*) echo "make cross-bench: $(CURDIR) has a blank in it" >&2; exit 1 ;; esac
 	TESTFLINGER_TEST_PROGRAM="$(CURDIR)/target/cross/$(TARGET)/testflinger-agent" \
 		$(CARGO) bench --locked --quiet --bench bench
 

@@ -81,6 +81,8 @@ sysroot=$("$RUSTC" --print sysroot)
 
 under=$(echo "$triple" | tr - _)
 upper=$(echo "$under" | tr '[:lower:]' '[:upper:]')
+# What stands between two flags of CARGO_ENCODED_RUSTFLAGS.
+separator=$(printf '\037')
 cross_target_dir=${CROSS_TARGET_DIR-$root/target/cross/build}
 
 # cargo COMMAND, for the target.
@@ -98,13 +100,17 @@ cross_cargo() {
 		# zig has the C library and links it statically. The compiler is not told
 		# (crt-static), because it then asks for no position independence on some
 		# targets. Nobody unwinds: a panic says what it is and aborts. The
-		# prefixes: the same bytes wherever the sources lie.
-		export "CARGO_TARGET_${upper}_RUSTFLAGS=-Clink-self-contained=no \
-			-Ctarget-feature=-crt-static -Cforce-unwind-tables=no \
-			-Csymbol-mangling-version=v0 ${rustflags-} \
-			--remap-path-prefix=$root=. \
-			--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo \
-			--remap-path-prefix=$sysroot=rust"
+		# prefixes: the same bytes wherever the sources lie, which may have blanks in
+		# its name.
+		encoded=
+		for flag in -Clink-self-contained=no -Ctarget-feature=-crt-static \
+			-Cforce-unwind-tables=no -Csymbol-mangling-version=v0 ${rustflags-} \
+			"--remap-path-prefix=$root=." \
+			"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo" \
+			"--remap-path-prefix=$sysroot=rust"; do
+			encoded=$encoded${encoded:+$separator}$flag
+		done
+		export CARGO_ENCODED_RUSTFLAGS="$encoded"
 		"$cargo" "$command" -Zbuild-std=std,panic_abort \
 			-Zbuild-std-features=optimize_for_size --release --locked \
 			--target "$triple" --target-dir "$cross_target_dir" "$@"

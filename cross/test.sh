@@ -10,6 +10,9 @@ target=${1-}
 # shellcheck source=/dev/null
 . "$root/cross/setup.sh"
 
+case $root in
+*[[:space:]]*) fail "the tests know the program by words, and $root has a blank in it" ;;
+esac
 sh "$root/cross/build.sh" "$target"
 [ -z "$emulator" ] || command -v "${emulator%% *}" >/dev/null || install_packages qemu-user
 TESTFLINGER_TEST_PROGRAM="$emulator $root/target/cross/$target/testflinger-agent"
