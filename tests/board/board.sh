@@ -10,12 +10,16 @@ set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 arch=${1-}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 
 fail() {
 	echo "make board-test: $*" >&2
 	exit 1
 }
 
+case $root in
+*[[:space:]]*) fail "cannot work in $root, which has a blank in its name" ;;
+esac
 if [ -z "$arch" ] || [ ! -f "$root/tests/board/machines/$arch" ]; then
 	known=$(ls "$root/tests/board/machines" | tr '\n' ' ')
 	fail "ARCH is ${arch:-not given}; there are: $known"
@@ -44,11 +48,16 @@ unpack() {
 }
 
 if [ ! -e "$place/fetched" ]; then
-	command -v apt-get >/dev/null || fail 'needs a Debian or Ubuntu to fetch a kernel with'
+	for tool in apt-get dpkg; do
+		command -v "$tool" >/dev/null || fail "needs $tool to fetch a kernel from $mirror"
+	done
+	# Ubuntu and other relatives of Debian's come without.
+	[ -r "$keyring" ] || fail "there is no $keyring, by which Debian's packages are known;" \
+		'install the package debian-archive-keyring'
 	rm -rf "$place"
 	mkdir -p "$place/apt/lists/partial" "$place/apt/archives/partial" "$place/debs"
 	: >"$place/apt/status"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" \
+	echo "deb [signed-by=$keyring] $mirror $suite main" \
 		>"$place/apt/sources.list"
 	board_apt apt-get update
 	# The kernel's package of that name only names the newest one.
