@@ -140,12 +140,9 @@ fn the_example_configuration_is_one_and_a_changed_one_stays() {
     let scratch = Scratch::new();
     let root = installed(&scratch, "openrc");
     let path = root.join("etc/testflinger-agent.conf");
-    let config = Config::load(&path).unwrap();
-    assert_eq!(config.warnings, []);
-    assert_eq!(
-        config.results_basedir,
-        Path::new("/var/lib/testflinger-agent/results")
-    );
+    // As it is, it is nobody's.
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.contains("agent_id is missing"), "{error}");
     // What is commented out is right as well.
     let text = fs::read_to_string(&path).unwrap();
     let all: String = text
@@ -157,6 +154,10 @@ fn the_example_configuration_is_one_and_a_changed_one_stays() {
         .collect();
     let config = Config::parse(&path, all.as_bytes()).unwrap();
     assert_eq!(config.warnings, []);
+    assert_eq!(
+        config.results_basedir,
+        Path::new("/var/lib/testflinger-agent/results")
+    );
     assert!(config.watchdog_device.is_some() && config.command(Phase::Cleanup).is_some());
 
     fs::write(&path, "mine").unwrap();
