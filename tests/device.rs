@@ -1,9 +1,13 @@
 //! What device connectors write: serial logs and what is known of the device.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helper fails as loudly as the test"
+)]
 
 mod support;
 
 use support::gate::Gate;
-use support::lab::Lab;
+use support::lab::{Agent, Lab};
 use testflinger_agent::job::{LogType, Phase};
 use testflinger_agent::local::View;
 
@@ -134,38 +138,66 @@ fn a_serial_log_in_a_workspace_that_was_made_anew_arrives_while_its_phase_runs()
     lab.wait_until_complete(&job);
 }
 
-/// A phase that is silent costs nothing: the agent sleeps until something is
-/// written, and does not look now and then.
-#[test]
-fn an_agent_with_nothing_to_read_sleeps() {
-    let lab = Lab::new();
+/// How often the agent's main thread has gone to sleep so far, and the hundredths
+/// of a second that it has worked; another one looks for cancellations.
+fn worked(agent: &Agent) -> (u32, u32) {
+    let file = |name| {
+        let path = format!("/proc/{0}/task/{0}/{name}", agent.pid());
+        std::fs::read_to_string(path).unwrap()
+    };
+    let (status, stat) = (file("status"), file("stat"));
+    let line = status.lines().find(|line| line.starts_with("voluntary"));
+    let slept = line.unwrap().split_whitespace().last().unwrap();
+    // proc_pid_stat(5): utime and stime are the 14th and 15th, the 2nd has blanks.
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let ticks = rest.split(' ').skip(11).take(2);
+    let ticks = ticks.map(|ticks| ticks.parse::<u32>().unwrap());
+    (slept.parse().unwrap(), ticks.sum())
+}
+
+/// Holds that the agent's main thread sleeps while a command is silent, once
+/// `kept` bytes of its serial log have arrived.
+fn sleeps(lab: Lab, before: &str, kept: usize) {
     let gate = Gate::new(&lab.scratch, "test");
     let ready = lab.scratch.path("ready");
-    let test = format!("touch '{}'; {}", ready.display(), gate.words());
+    let test = format!("{before} touch '{}'; {}", ready.display(), gate.words());
     let lab = lab.command("test", &test);
     let job = lab.submit_test();
     let agent = lab.agent();
     lab.wait_for_output(&job, Phase::Test, "Starting");
     support::lab::wait_until("the phase is silent", || ready.exists());
-    // The main thread's own; the uplink looks for cancellations.
-    let slept = || {
-        let status = format!("/proc/{0}/task/{0}/status", agent.pid());
-        let status = std::fs::read_to_string(status).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary"));
-        let count = line.unwrap().split_whitespace().last().unwrap();
-        count.parse::<u32>().unwrap()
-    };
+    lab.wait("the serial log", |view| {
+        view.serial(&job, Phase::Test).len() >= kept
+    });
     let checks = |view: View<'_>| {
         let is_check = |path: &str| path.starts_with("/v1/result/");
         let gets = view.exchanges().iter().filter(|one| one.method == "GET");
         gets.filter(|one| is_check(&one.path)).count()
     };
-    let (before, first) = (slept(), lab.server.view(checks));
+    let ((slept, ticks), first) = (worked(&agent), lab.server.view(checks));
     lab.wait("three looks for a cancellation", |view| {
         checks(view) > first + 2
     });
+    let now = worked(&agent);
     // Half a dozen seconds; every half one would be a dozen.
-    assert!(slept() - before <= 4, "{} times", slept() - before);
+    assert!(now.0 - slept <= 4, "{} times", now.0 - slept);
+    assert!(now.1 - ticks <= 100, "{} ticks", now.1 - ticks);
     gate.open();
     lab.wait_until_complete(&job);
+}
+
+/// A phase that is silent costs nothing: the agent sleeps until something is
+/// written, and does not look now and then.
+#[test]
+fn an_agent_with_nothing_to_read_sleeps() {
+    sleeps(Lab::new(), "", 0);
+}
+
+/// So does one whose serial log is longer than what is kept of it: a hundred
+/// gigabytes of nothing take a moment to make.
+#[test]
+fn an_agent_that_has_read_its_fill_sleeps() {
+    let lab = Lab::new().set("output_limit", "100000");
+    let serial = "yes | head -c 300000 > test-serial.log; truncate -s 100G test-serial.log;";
+    sleeps(lab, serial, 100_000);
 }

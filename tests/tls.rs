@@ -11,7 +11,7 @@ mod support;
 use rcgen::KeyPair;
 use rustls::version::TLS12;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -206,6 +206,45 @@ fn a_certificate_that_is_its_own_authority_is_no_server_s() {
                  make an authority, let that issue a certificate for the server, and name the \
                  authority's with ca_certificate";
     recovers(lab, &terminator, &authority, cause);
+}
+
+/// What the agent says of a server that answers every hello with these bytes.
+fn it_is_said_of(answer: &'static [u8], cause: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            // The hello, so that no reset overtakes the answer.
+            let mut hello = [0; 16 << 10];
+            let _ = stream.read(&mut hello);
+            let _ = stream.write_all(answer);
+        }
+    });
+    let lab = Lab::new().behind(&url);
+    let agent = lab.agent();
+    agent.wait_for_log(&format!("cannot reach {url}: {cause}; trying again"));
+}
+
+#[test]
+fn a_server_without_tls_is_told_from_one_that_is_away() {
+    it_is_said_of(
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        "it does not speak TLS: is server_address meant to begin with http://?",
+    );
+}
+
+#[test]
+fn a_server_that_ends_the_handshake_may_want_a_certificate() {
+    // A fatal alert: handshake failure, and one of a client's signature.
+    it_is_said_of(
+        &[21, 3, 3, 0, 2, 2, 40],
+        "the server ended the handshake: it may want a certificate of this agent \
+         (client_certificate), or speak no TLS that this agent does",
+    );
+    it_is_said_of(
+        &[21, 3, 3, 0, 2, 2, 51],
+        "the server does not accept this agent's certificate (client_certificate): DecryptError",
+    );
 }
 
 #[test]

@@ -85,6 +85,11 @@ fn row_27_a_token_file_may_come_later() {
     lab.wait_until_complete(&job);
     let fault = "cannot post this agent's data: the server answered 403";
     assert_eq!(said(&agent, fault), 1, "{}", agent.log());
+    let missing = format!(
+        "(there is no refresh token in {})",
+        lab.scratch.path("token").display()
+    );
+    assert!(said(&agent, &missing) >= 1, "{}", agent.log());
     assert_eq!(said(&agent, "can post this agent's data again, after "), 1);
 }
 
