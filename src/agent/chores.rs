@@ -121,19 +121,27 @@ pub(super) fn make_place(
 
 /// What is still needed moves into the record, and the workspace goes. Where the
 /// job's artifacts are from now on, if it has any: `beside` the workspace where the
-/// record is on another file system.
+/// record is on another file system. An earlier life of the agent may have come as
+/// far as that with a job that was taken up again.
 pub(super) fn clear_place(
     job_id: &str,
     record: &Record,
     workspace: &Workspace,
     beside: PathBuf,
     keep_workspace: bool,
+    is_taken_up: bool,
 ) -> Option<PathBuf> {
-    let kept = keep_artifacts(workspace, record, beside);
+    let kept = keep_artifacts(workspace, record, &beside);
     let artifacts = kept.unwrap_or_else(|error| {
         warning!("cannot keep the artifacts of job {job_id}: {error}; it goes home without");
         None
     });
+    let moved = || {
+        [record.artifacts(), beside]
+            .into_iter()
+            .find(|place| place.is_dir())
+    };
+    let artifacts = artifacts.or_else(|| if is_taken_up { moved() } else { None });
     let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
     if !keep_workspace
         && !artifacts.as_ref().is_some_and(still_there)
@@ -152,7 +160,7 @@ pub(super) fn clear_place(
 fn keep_artifacts(
     workspace: &Workspace,
     record: &Record,
-    beside: PathBuf,
+    beside: &Path,
 ) -> io::Result<Option<PathBuf>> {
     let from = workspace.artifacts();
     // Whatever the job made of their modes.
@@ -174,7 +182,7 @@ fn keep_artifacts(
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             // There for now; the uplink brings them home if they cannot be sent
             // at once.
-            to = beside;
+            to = beside.to_owned();
             files::remove_tree(&to)?;
             std::fs::rename(&from, &to)?;
         }

@@ -32,11 +32,10 @@ impl Agent {
         let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
         self.end_leftovers(&tree);
         let interrupted = progress.interrupted();
-        for entry in beginning(&record, &progress) {
-            if let Err(error) = record.append(&entry) {
-                warning!("cannot write to {}: {error}", record.directory().display());
-            }
-            progress.apply(&entry);
+        // On record before anything else is done.
+        amend(&record, &mut progress, &Entry::TakenUp);
+        for entry in shorter_logs(&record, &progress) {
+            amend(&record, &mut progress, &entry);
         }
         let record = Arc::new(record);
         self.uplink.job_again(Arc::clone(&record), progress.clone());
@@ -80,12 +79,16 @@ impl Agent {
     }
 }
 
-/// What goes on record before anything else does: that the job is taken up, and
-/// where the disk has less of a log than the server, how much that is.
-fn beginning(record: &Record, progress: &Progress) -> Vec<Entry> {
-    let mut entries = vec![Entry::TakenUp];
-    let mut next_fragment = progress.clone();
-    next_fragment.apply(&Entry::TakenUp);
+fn amend(record: &Record, progress: &mut Progress, entry: &Entry) {
+    if let Err(error) = record.append(entry) {
+        warning!("cannot write to {}: {error}", record.directory().display());
+    }
+    progress.apply(entry);
+}
+
+/// Where the disk has less of a log than the server, how much that is.
+fn shorter_logs(record: &Record, progress: &Progress) -> Vec<Entry> {
+    let mut entries = Vec::new();
     for phase in &progress.phases {
         for log in LOG_TYPES {
             let length = record.log_length(phase.phase, log);
@@ -94,7 +97,7 @@ fn beginning(record: &Record, progress: &Progress) -> Vec<Entry> {
                     phase: phase.phase,
                     log,
                     bytes: length,
-                    next_fragment: *next_fragment.next_fragment.of(log),
+                    next_fragment: *progress.next_fragment.of(log),
                 });
             }
         }

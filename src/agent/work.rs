@@ -219,18 +219,11 @@ impl Agent {
         let artifacts = running.workspace.take().and_then(|workspace| {
             let id = running.job.id.clone();
             let record = Arc::clone(&running.record);
-            let execution = self.config.execution_basedir.clone();
-            let keep = self.keep_workspace;
-            let beside = execution.join(format!("{id}.artifacts"));
-            // It may have come as far as that.
-            let moved = [
-                Some(running.record.artifacts()),
-                running.is_taken_up.then(|| beside.clone()),
-            ];
-            let cleared =
-                self.meanwhile(move || clear_place(&id, &record, &workspace, beside, keep));
-            let moved = moved.into_iter().flatten().find(|place| place.is_dir());
-            cleared.flatten().or(moved)
+            let beside = format!("{id}.artifacts");
+            let beside = self.config.execution_basedir.join(beside);
+            let (keep, is_taken_up) = (self.keep_workspace, running.is_taken_up);
+            self.meanwhile(move || clear_place(&id, &record, &workspace, beside, keep, is_taken_up))
+                .flatten()
         });
         if !self.abandoned {
             self.record(&running, &Entry::Finished { artifacts });
