@@ -52,6 +52,14 @@ fn row_01_a_phase_ends_with_its_shell_and_what_it_left_behind_after_the_cleanup(
     assert_eq!(lab.body(&job, Phase::Setup), "before\nafter\n");
     assert_eq!(lab.body(&job, Phase::Test), "holding\nheld\n");
     let left = [numbers(&sleeper), numbers(&holder)].concat();
+    let said = agent.log();
+    let mut said = said
+        .lines()
+        .filter(|line| line.contains("the job left behind, and ended now: "));
+    let said = said.next().unwrap_or_default();
+    for pid in &left {
+        assert!(said.contains(&format!("({pid})")), "{said}");
+    }
     assert_eq!(lab.body(&job, Phase::Cleanup), all_there(&left));
     for phase in ["setup", "test", "cleanup"] {
         assert_eq!(lab.status(&job, phase), Some(0), "{phase}");

@@ -1,9 +1,10 @@
 //! Ending processes: TERM, a grace in which they are still read, KILL.
 
 use super::phase::Output;
+use super::start::listed;
 use super::{Agent, Event};
 use crate::child::Child;
-use crate::child::tree::Tree;
+use crate::child::tree::{Process, Tree};
 use crate::{error, info};
 use std::time::{Duration, Instant};
 
@@ -81,9 +82,12 @@ impl Agent {
     /// Ends what the phases of a job left running.
     pub(super) fn end_leftovers(&mut self, tree: &Tree) {
         if !tree.is_gone() {
-            let left = tree.alive().len();
-            if left > 0 {
-                info!("the job left {left} processes running; they are ended");
+            let left = tree.alive();
+            if !left.is_empty() {
+                info!(
+                    "the job left behind, and ended now: {}",
+                    listed(&left, Process::name)
+                );
             }
             self.end(tree, None);
         }

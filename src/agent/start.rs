@@ -12,8 +12,14 @@ use crate::{error, info, warning};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A fork of an agent that was killed has its lock until it becomes the command that it
+/// was made for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether it is given back.
+const LOOK_AT_LOCK: Duration = Duration::from_millis(20);
 
 /// Why an agent cannot start.
 #[derive(Debug)]
@@ -50,7 +56,7 @@ impl Agent {
         } = setup;
         files::private_directory(&lock_basedir).map_err(StartError::Missing)?;
         make_directories(&config)?;
-        let lock = lock(&lock_basedir, &config.agent_id)?;
+        let lock = lock(&lock_basedir, &config.agent_id, LOCK_PATIENCE)?;
         open_log(&config)?;
         for notice in &config.warnings {
             log::write(notice.level, "config", format_args!("{}", notice.text));
@@ -145,10 +151,18 @@ impl Agent {
                 Err(error) => error!("cannot make a record of job {job_id}: {error}"),
             }
         }
+        for path in records.half_removed {
+            if let Err(error) = files::remove_tree(&path) {
+                let path = path.display();
+                warning!(
+                    "cannot remove {path}: {error}; it can be removed by hand, its job is delivered"
+                );
+            }
+        }
         if !records.foreign.is_empty() {
             warning!(
                 "not this agent's, and left alone: {}",
-                listed(&records.foreign)
+                listed(&records.foreign, |path| path.display().to_string())
             );
         }
     }
@@ -204,7 +218,7 @@ pub(super) fn rehearse(new: &Config, old: &Config) -> Result<(), StartError> {
     }
     let same_id = new.agent_id == old.agent_id;
     if !same_id || new.results_basedir != old.results_basedir {
-        lock(&new.results_basedir, &new.agent_id)?;
+        lock(&new.results_basedir, &new.agent_id, Duration::ZERO)?;
     }
     if !same_id || new.logging_basedir != old.logging_basedir {
         log_file(new)?;
@@ -241,28 +255,31 @@ fn tls_files(config: &Config) -> TlsFiles {
     }
 }
 
-/// A few paths for a message.
-fn listed(paths: &[PathBuf]) -> String {
-    let shown: Vec<_> = paths
-        .iter()
-        .take(5)
-        .map(|path| path.display().to_string())
-        .collect();
-    match paths.len().saturating_sub(shown.len()) {
+/// A few of many things, for a message.
+pub(super) fn listed<T>(things: &[T], name: impl Fn(&T) -> String) -> String {
+    let shown: Vec<_> = things.iter().take(5).map(name).collect();
+    match things.len().saturating_sub(shown.len()) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
 /// Takes the lock of an agent's id. It is given back when the file is closed,
-/// also by a crash; its name stays.
-fn lock(basedir: &Path, agent_id: &str) -> Result<File, StartError> {
+/// also by a crash; its name stays. Where somebody has it, that may change within
+/// `patience`.
+fn lock(basedir: &Path, agent_id: &str, patience: Duration) -> Result<File, StartError> {
     let path = basedir.join(format!(".{}.lock", files::escape_name(agent_id)));
     let missing = |error: std::io::Error| {
         StartError::Missing(format!("cannot lock {}: {error}", path.display()))
     };
     let mut file = files::open_append(&path).map_err(missing)?;
-    match file.try_lock() {
+    let deadline = Instant::now() + patience;
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        std::thread::sleep(LOOK_AT_LOCK);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = fs::read_to_string(&path).unwrap_or_default();

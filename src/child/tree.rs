@@ -25,6 +25,18 @@ impl Process {
         let entry = Entry::parse(&String::from_utf8_lossy(&stat))?;
         Some(entry.process)
     }
+
+    /// What to call it in a message: its program's name, if it still has one, and
+    /// its id.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = fs::read(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
+        format!(
+            "{} ({})",
+            String::from_utf8_lossy(name.trim_ascii_end()),
+            self.pid
+        )
+    }
 }
 
 /// The first process of a command, which leads its session.

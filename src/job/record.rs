@@ -19,8 +19,11 @@ const JOURNAL: &str = "journal";
 /// The job as received, secrets included: 0600, and gone with the record.
 const DOCUMENT: &str = "job.json";
 
-/// How the name of a record begins that is being made, before the job's id.
-fn half_made_prefix(agent_id: &str) -> String {
+/// How the name of a record ends that is being removed.
+const REMOVING: &str = ".removing";
+
+/// How the name of a record begins that is being made or removed, before its own.
+fn hidden_prefix(agent_id: &str) -> String {
     format!(".{}.", files::escape_name(agent_id))
 }
 
@@ -55,7 +58,7 @@ impl Record {
         agent_id: &str,
         document: &str,
     ) -> io::Result<Record> {
-        let making = basedir.join(format!("{}{job_id}", half_made_prefix(agent_id)));
+        let making = basedir.join(format!("{}{job_id}", hidden_prefix(agent_id)));
         match DirBuilder::new().mode(0o700).create(&making) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -254,12 +257,21 @@ impl Record {
         self.directory.join("artifacts")
     }
 
-    /// Removes the record: nothing is owed any more.
+    /// Removes the record: nothing is owed any more. What is found half-removed
+    /// later is one of [`Records::half_removed`].
     ///
     /// # Errors
     /// When something in it cannot be removed.
-    pub fn remove(&self) -> io::Result<()> {
-        files::remove_tree(&self.directory)
+    pub fn remove(&self, agent_id: &str) -> io::Result<()> {
+        let name = self.directory.file_name().unwrap_or_default();
+        let name = format!("{}{}", hidden_prefix(agent_id), name.to_string_lossy());
+        let removing = self.directory.with_file_name(name + REMOVING);
+        let is_renamed = fs::rename(&self.directory, &removing).is_ok();
+        files::remove_tree(if is_renamed {
+            &removing
+        } else {
+            &self.directory
+        })
     }
 }
 
@@ -274,6 +286,8 @@ pub struct Records {
     /// Jobs that it took, and did not come to put on record: their ids, and their
     /// documents as far as they are there.
     pub half_made: Vec<(String, Option<String>)>,
+    /// Records of this agent of which nothing is owed any more.
+    pub half_removed: Vec<PathBuf>,
     /// Entries that are nobody's record.
     pub foreign: Vec<PathBuf>,
 }
@@ -293,14 +307,20 @@ impl Records {
             .collect();
         entries.sort();
         let mut records = Records::default();
-        let hidden = half_made_prefix(agent_id);
+        let hidden = hidden_prefix(agent_id);
         for (_, path) in entries {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with('.') {
-                let id = name.strip_prefix(&hidden).filter(|id| is_uuid(id));
-                if let Some(id) = id.filter(|_| path.is_dir()) {
+                let Some(name) = name.strip_prefix(&hidden).filter(|_| path.is_dir()) else {
+                    continue;
+                };
+                // Of an agent whose name begins with this one's, there is more.
+                let id = name.get(..36).filter(|id| is_uuid(id));
+                if id == Some(name) {
                     let document = fs::read_to_string(path.join(DOCUMENT)).ok();
-                    records.half_made.push((id.to_owned(), document));
+                    records.half_made.push((name.to_owned(), document));
+                } else if id.is_some() && name.ends_with(REMOVING) {
+                    records.half_removed.push(path);
                 }
                 continue;
             }
@@ -378,12 +398,18 @@ mod tests {
         for half_made in [format!(".a.{ID}"), format!(".a.b.{ID}")] {
             fs::create_dir(basedir.join(half_made)).unwrap();
         }
+        let half_removed = [format!(".a.{ID}.2.removing"), format!(".a.b.{ID}.removing")]
+            .map(|name| basedir.join(name));
+        for path in &half_removed {
+            fs::create_dir(path).unwrap();
+        }
         let records = Records::find(&basedir, "a").unwrap();
         assert_eq!(records.owed.len(), 1);
         assert_eq!(records.owed[0].1.job_id, ID);
         assert_eq!(records.interrupted.len(), 1);
         assert_eq!(records.interrupted[0].0.directory, again.directory);
         assert_eq!(records.half_made, [(ID.to_owned(), None)]);
+        assert_eq!(records.half_removed, half_removed[..1]);
         assert_eq!(records.foreign, [basedir.join("lost+found")]);
         fs::remove_dir_all(basedir).unwrap();
     }

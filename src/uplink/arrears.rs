@@ -143,7 +143,7 @@ pub(super) fn close(delivery: &Delivery) {
         }
         return;
     }
-    if let Err(error) = delivery.record.remove() {
+    if let Err(error) = delivery.record.remove(agent_id) {
         warning!(
             "cannot remove {}: {error}; it can be removed by hand, its job is delivered",
             delivery.record.directory().display()
