@@ -7,6 +7,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use support::gate::Gate;
 use support::lab::{Lab, is_alive, wait_until};
 use support::program::{self, Program};
@@ -54,6 +55,27 @@ fn row_35_the_second_agent_of_an_id_says_who_holds_the_lock_and_ends_with_3() {
     let _third = lab.agent();
     let job = lab.submit_test();
     lab.wait_until_complete(&job);
+}
+
+/// The fork of a killed agent has its lock for a moment.
+#[test]
+fn row_35_a_lock_that_is_given_back_at_once_holds_nobody_up() {
+    let lab = Lab::new();
+    let path = lab.scratch.path("results/.lab-agent.lock");
+    let results = path.parent().unwrap();
+    fs::DirBuilder::new().mode(0o700).create(results).unwrap();
+    let lock = fs::File::create(&path).unwrap();
+    lock.lock().unwrap();
+    let agent = lab.agent();
+    let descriptors = format!("/proc/{}/fd", agent.pid());
+    wait_until("it has met the lock", || {
+        let descriptors = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        descriptors
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .any(|target| target == path)
+    });
+    drop(lock);
+    agent.wait_for_log("for the queues lab");
 }
 
 #[test]
