@@ -65,13 +65,20 @@ impl Agent {
     /// A job that is not run shows as a setup that could not be run.
     pub(super) fn refuse(&mut self, running: &mut Running, reason: &str) {
         warning!("job {} is not run: {reason}", running.job.id);
-        if let Some(mut output) = self.open_output(running, Phase::Setup) {
-            output
-                .file
-                .say(&format!("ERROR: This job is not run: {reason}.\n"));
+        self.pass_over(
+            running,
+            Phase::Setup,
+            &format!("This job is not run: {reason}"),
+        );
+    }
+
+    /// A phase that is not run says why.
+    pub(super) fn pass_over(&mut self, running: &mut Running, phase: Phase, why: &str) {
+        if let Some(mut output) = self.open_output(running, phase) {
+            output.file.say(&format!("ERROR: {why}.\n"));
             self.close_output(&mut output, running);
         }
-        self.ended(running, Phase::Setup, NOT_RUN);
+        self.ended(running, phase, NOT_RUN);
     }
 
     /// Begins a phase: its record, its log, the original's banner.

@@ -44,12 +44,12 @@ impl Agent {
                 return false;
             }
         };
-        info!("took job {}", job.id);
         self.cancelled = false;
-        self.say_status(&format!("job {}: beginning", job.id));
+        // Before anything else: the server does not give it again.
         let Some(mut running) = self.begin(job) else {
             return true;
         };
+        info!("took job {}", running.job.id);
         let refusal = self.refusal(&running);
         if let Some(reason) = refusal {
             self.refuse(&mut running, &reason);
