@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload soak-replies clean tools
+.PHONY: build demo test bench soak-upload soak-replies torture clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -29,6 +29,11 @@ soak-upload:
 soak-replies:
 	TESTFLINGER_LOST_REPLIES=1000 $(CARGO) test --locked --quiet --test read_back -- \
 		--exact row_21_no_text_is_lost_or_doubled_when_replies_are_lost --nocapture
+
+# A thousand agents are killed at random times: one minute.
+torture:
+	TESTFLINGER_KILLS=1000 $(CARGO) test --locked --quiet --test crash -- \
+		--exact row_33_the_agent_may_be_killed_at_any_time --nocapture
 
 clean:
 	$(CARGO) clean

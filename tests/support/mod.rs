@@ -23,14 +23,19 @@ pub mod tls;
 use std::path::{Path, PathBuf};
 
 /// The program of `tests/fixtures/fixture.rs`.
-///
-/// `cargo test` builds it; `cargo test --test NAME` alone does not.
 pub fn fixture() -> PathBuf {
+    example("fixture")
+}
+
+/// A file that cargo makes of one of the examples.
+///
+/// `cargo test` builds them; `cargo test --test NAME` alone does not.
+pub fn example(name: &str) -> PathBuf {
     let agent = Path::new(env!("CARGO_BIN_EXE_testflinger-agent"));
-    let path = agent.with_file_name("examples").join("fixture");
+    let path = agent.with_file_name("examples").join(name);
     assert!(
         path.exists(),
-        "{} is missing: run `cargo build --example fixture`",
+        "{} is missing: run `cargo build --examples`",
         path.display()
     );
     path

@@ -1,0 +1,366 @@
+//! The agent is killed in every moment of a job, and begins anew: the job comes home
+//! whole, whatever the moment.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's helper fails as loudly as the test"
+)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use support::lab::{Agent, Lab, binary, is_alive};
+use support::means::{self, is_native};
+use testflinger_agent::job::Phase;
+
+const INTERRUPTED: &str = "\nERROR: The agent was interrupted in the middle of this phase.\n";
+/// Agents that are killed side by side: they wait more than they compute.
+const LANES: usize = 8;
+/// How long a job may take to come home, at the most.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// System calls that change what others see, by kind; not every machine has all.
+const CALLS: [&str; 10] = [
+    "write",
+    "?writev",
+    "?pwrite64",
+    "?fsync,?fdatasync",
+    "?rename,?renameat,?renameat2",
+    "?unlink,?unlinkat,?rmdir",
+    "?mkdir,?mkdirat",
+    "?ftruncate,?ftruncate64",
+    "?sendto,?sendmsg",
+    "?clone,?clone3,?fork,?vfork",
+];
+/// Lines that each phase prints.
+const LINES: usize = 50;
+
+/// A job whose phases write down that they run, print what can be counted, and leave
+/// a daemon behind.
+struct Victim {
+    lab: Lab,
+    job: String,
+}
+
+impl Victim {
+    fn new() -> Victim {
+        let lab = Lab::new();
+        let ran = lab.scratch.path("ran");
+        let command = |phase: &str| {
+            format!(
+                "echo {phase} >> '{}'; seq -f '{phase} %g' 1 {LINES}",
+                ran.display()
+            )
+        };
+        let setup = command("setup");
+        let daemon = "setsid sleep 1000 > /dev/null 2>&1 &";
+        let lab = lab
+            .command(
+                "setup",
+                &format!("{setup}; mkdir artifacts; echo x > artifacts/kept"),
+            )
+            .command("test", &format!("{daemon} {}", command("test")))
+            .command("cleanup", &command("cleanup"));
+        let job = lab.submit_test();
+        Victim { lab, job }
+    }
+
+    /// Starts the agent under these words and waits for its end, or that of its job:
+    /// whether it was killed.
+    fn is_killed_under(&self, words: &[String]) -> bool {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let mut agent = self.lab.agent_under(&words, &self.lab.agent_id);
+        loop {
+            if let Some(status) = agent.child.try_wait().unwrap() {
+                let status = status.code();
+                assert!(
+                    matches!(status, None | Some(137)),
+                    "{status:?} {}",
+                    agent.log()
+                );
+                return true;
+            }
+            if self.is_home() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts the agent and kills it after so long a time, unless its job is over
+    /// before that: whether it was killed.
+    fn is_killed_after(&self, delay: Duration) -> bool {
+        let mut agent = self.lab.agent();
+        let end = Instant::now() + delay;
+        while Instant::now() < end {
+            if self.is_home() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        agent.signal("KILL");
+        agent.wait();
+        true
+    }
+
+    fn is_home(&self) -> bool {
+        self.lab.server.job_state(&self.job).as_deref() == Some("complete")
+            && !self.record().exists()
+    }
+
+    fn record(&self) -> PathBuf {
+        self.lab.scratch.path("results").join(&self.job)
+    }
+
+    /// Whether the server has handed the job over to an agent that was killed before
+    /// it had written down a word of that: nobody knows of it any more. It is the
+    /// server's interface that leaves this one moment.
+    fn is_lost_on_its_way(&self) -> bool {
+        let results = self.lab.scratch.path("results");
+        let half_made = results.join(format!(".lab-agent.{}", self.job));
+        let state = self.lab.server.job_state(&self.job);
+        let is_handed_over = state.as_deref() != Some("waiting");
+        is_handed_over && !half_made.exists() && !self.record().exists() && !self.is_home()
+    }
+
+    /// The agent begins anew: what is wrong with what became of the job, if anything
+    /// is.
+    fn comes_home(&self) -> Result<(), String> {
+        let agent = self.lab.agent();
+        let home = Instant::now() + PATIENCE;
+        while !self.is_home() {
+            if Instant::now() > home {
+                return Err(self.explain("it does not come home", &agent));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.verdict().map_err(|fault| self.explain(&fault, &agent))
+    }
+
+    fn explain(&self, fault: &str, agent: &Agent) -> String {
+        let mut text = format!("{fault}\n{}\n{}", self.lab.story(), agent.log());
+        for phase in [Phase::Setup, Phase::Test, Phase::Cleanup] {
+            let output = self.lab.output(&self.job, phase);
+            let _ = write!(text, "\n== {phase}\n{output}");
+        }
+        text
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        let ran = fs::read_to_string(self.lab.scratch.path("ran")).unwrap_or_default();
+        let times = |phase: &str| ran.lines().filter(|line| *line == phase).count();
+        let status = |phase| self.lab.status(&self.job, phase);
+        for (name, phase) in [
+            ("setup", Phase::Setup),
+            ("test", Phase::Test),
+            ("cleanup", Phase::Cleanup),
+        ] {
+            let body = self.lab.body(&self.job, phase);
+            let lines: Vec<_> = body.lines().filter(|line| line.starts_with(name)).collect();
+            let ran = times(name);
+            let is_cut = body.contains(INTERRUPTED);
+            match (phase, status(name)) {
+                (_, Some(0)) if !is_cut => {
+                    let all: Vec<_> = (1..=LINES).map(|n| format!("{name} {n}")).collect();
+                    if lines != all || ran != 1 {
+                        return Err(format!("{name} ended well, but ran {ran} times"));
+                    }
+                }
+                // Again, because it was cut short.
+                (Phase::Cleanup, Some(0)) if ran >= 1 => {}
+                // It was cut short, or its turn did not come.
+                (Phase::Setup | Phase::Test, Some(100)) if ran <= 1 => {
+                    let mut once = lines.clone();
+                    once.dedup();
+                    if once != lines {
+                        return Err(format!("{name} has lines twice"));
+                    }
+                }
+                (Phase::Test, None) if ran == 0 && status("setup") == Some(100) => {}
+                (_, status) => return Err(format!("{name}: {status:?}, ran {ran} times")),
+            }
+        }
+        if status("setup") == Some(0) && self.lab.server.artifact(&self.job).is_none() {
+            return Err("the artifacts are lost".into());
+        }
+        let left = processes_of(&self.job);
+        if !left.is_empty() {
+            return Err(format!("left processes: {left:?}"));
+        }
+        let run = self.lab.scratch.path("run");
+        match fs::read_dir(run).map_or(0, Iterator::count) {
+            0 => Ok(()),
+            _ => Err("something is left of the workspace".into()),
+        }
+    }
+}
+
+/// Processes that have a job's id in their environment.
+fn processes_of(job: &str) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(job) && is_alive(*pid)
+    })
+    .collect()
+}
+
+/// Kills the agent in the n-th moment, for every n until there is none. How many there
+/// were, and how often nobody could know of the job any more.
+fn sweep(words: impl Fn(&Victim, usize) -> Vec<String> + Sync) -> (usize, usize) {
+    let (next, last) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX));
+    let lost = AtomicUsize::new(0);
+    let faults = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= last.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let victim = Victim::new();
+                    let words = words(&victim, n);
+                    if !victim.is_killed_under(&words) {
+                        last.fetch_min(n, Ordering::Relaxed);
+                    } else if victim.is_lost_on_its_way() {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    if let Err(fault) = victim.comes_home() {
+                        let fault = format!("killed by {words:?}: {fault}");
+                        faults.lock().unwrap().push(fault);
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().unwrap();
+    assert!(
+        faults.is_empty(),
+        "{} faults:\n{}",
+        faults.len(),
+        faults.join("\n\n")
+    );
+    (last.into_inner() - 1, lost.into_inner())
+}
+
+/// Every write, sync, change of a directory, request and new process, in one order
+/// over all threads.
+#[test]
+fn row_33_the_agent_may_be_killed_before_any_operation() {
+    if !is_native("nothing can be preloaded into a foreign binary") {
+        return;
+    }
+    let failpoint = support::example("libfailpoint.so");
+    let (moments, lost) = sweep(|victim, n| {
+        let said = victim.lab.scratch.path("says");
+        let set = [
+            format!("LD_PRELOAD={}", failpoint.display()),
+            format!("FAILPOINT_PROGRAM={}", binary()),
+            format!("FAILPOINT_AT={n}"),
+            format!("FAILPOINT_SAYS={}", said.display()),
+        ];
+        [String::from("env")].into_iter().chain(set).collect()
+    });
+    println!("killed before each of {moments} operations; {lost} jobs lost on their way");
+    assert!(moments > 100, "{moments}");
+    // Before the thread that runs jobs is woken, and before it has made a directory.
+    assert!(lost <= 2, "{lost}");
+}
+
+/// The same for each kind of system call and each thread by itself, as the kernel sees
+/// them: of a program that nothing can be preloaded into as well.
+#[test]
+fn row_33_the_agent_may_be_killed_before_any_system_call() {
+    let Some(strace) = means::strace(&[]) else {
+        return;
+    };
+    if !is_native("strace would see the emulator's calls") {
+        return;
+    }
+    let (mut moments, mut lost) = (0, 0);
+    for calls in CALLS {
+        let (found, lost_here) = sweep(|_, n| {
+            let mut words = strace.clone();
+            // Not into the commands of the phases.
+            words.extend(["-f", "-b", "execve", "-e"].map(str::to_owned));
+            words.push(format!("inject={calls}:signal=SIGKILL:when={n}"));
+            words
+        });
+        println!("killed before each of {found} {calls}");
+        moments += found;
+        lost += lost_here;
+    }
+    assert!(moments > 100, "{moments}");
+    assert!(lost <= 2, "{lost}");
+}
+
+/// A number below `end`, of a sequence that its seed determines (xorshift64).
+fn random(state: &mut u64, end: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state % end
+}
+
+/// Up to four times in a job, at any time; `make torture` kills a thousand agents.
+#[test]
+fn row_33_the_agent_may_be_killed_at_any_time() {
+    if !is_native("no PR_SET_CHILD_SUBREAPER, by which daemons are found") {
+        return;
+    }
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let kills = number("TESTFLINGER_KILLS").unwrap_or(50);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seed: u64 = number("TESTFLINGER_SEED").unwrap_or_else(|| now.unwrap().as_secs());
+    println!("seed: {seed} (TESTFLINGER_SEED)");
+    // How long a life is that nobody cuts short.
+    let undisturbed = Victim::new();
+    let begun = Instant::now();
+    undisturbed.comes_home().unwrap();
+    let life = u64::try_from(begun.elapsed().as_millis()).unwrap();
+
+    let (killed, jobs, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let faults = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for lane in 0..LANES as u64 {
+            let (killed, jobs, lost, faults) = (&killed, &jobs, &lost, &faults);
+            scope.spawn(move || {
+                let mut state = (seed << 8) + lane + 1;
+                while killed.load(Ordering::Relaxed) < kills {
+                    let victim = Victim::new();
+                    let delays: Vec<_> = (0..=random(&mut state, 4))
+                        .map(|_| Duration::from_millis(random(&mut state, life * 3)))
+                        .collect();
+                    jobs.fetch_add(1, Ordering::Relaxed);
+                    for delay in &delays {
+                        if victim.is_killed_after(*delay) {
+                            killed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    if victim.is_lost_on_its_way() {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                    } else if let Err(fault) = victim.comes_home() {
+                        let fault = format!("killed after {delays:?}: {fault}");
+                        faults.lock().unwrap().push(fault);
+                    }
+                }
+            });
+        }
+    });
+    let (killed, jobs, lost) = (killed.into_inner(), jobs.into_inner(), lost.into_inner());
+    println!("{killed} agents killed in {jobs} jobs; {lost} jobs lost on their way");
+    let faults = faults.into_inner().unwrap();
+    assert!(
+        faults.is_empty(),
+        "{} faults, seed {seed}:\n{}",
+        faults.len(),
+        faults.join("\n\n")
+    );
+}
