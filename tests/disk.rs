@@ -6,10 +6,14 @@
 
 mod support;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use support::gate::Gate;
 use support::lab::{Agent, Lab};
-use support::means::{beside, fixture_command, with_mounts};
+use support::means::{self, beside, fixture_command, is_native, with_mounts};
 use testflinger_agent::job::Phase;
+use testflinger_agent::local::View;
 
 /// Starts the agent with a small file system of its own for the results.
 fn agent_on_a_small_disk(lab: &Lab, options: &str) -> Option<Agent> {
@@ -208,4 +212,87 @@ fn row_19_on_a_read_only_disk_no_job_is_taken_and_a_running_one_comes_home() {
     lab.wait_until_complete(&next);
     assert_eq!(lab.status(&next, "cleanup"), Some(0), "{}", agent.log());
     assert_eq!(std::fs::read_to_string(cleaned).unwrap(), "x\nx\n");
+}
+
+/// Cards wear out, and each sync takes its time.
+#[test]
+fn a_job_of_six_phases_is_synced_twenty_times_at_most() {
+    let Some(mut strace) = means::strace(&[]) else {
+        return;
+    };
+    if !is_native("strace would see the emulator's calls") {
+        return;
+    }
+    let mut lab = Lab::new().command("setup", "mkdir artifacts; echo x > artifacts/x");
+    for phase in ["provision", "firmware_update", "test", "reserve", "cleanup"] {
+        lab = lab.command(phase, "seq 1 1000");
+    }
+    let syncs = lab.scratch.path("syncs");
+    let calls = "trace=?sync,?syncfs,?fsync,?fdatasync,?sync_file_range,?msync";
+    let output = [
+        "-f",
+        "-b",
+        "execve",
+        "-e",
+        calls,
+        "-o",
+        syncs.to_str().unwrap(),
+    ];
+    strace.extend(output.map(str::to_owned));
+    let words: Vec<_> = strace.iter().map(String::as_str).collect();
+    let job = lab.submit(
+        r#""provision_data": {"a": "b"}, "firmware_update_data": {"a": "b"},
+           "test_data": {"test_cmds": "x"}, "reserve_data": {"ssh_keys": ["x"]}"#,
+    );
+    let mut agent = lab.agent_under(&words, &lab.agent_id);
+    lab.wait_until_complete(&job);
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    assert_eq!(lab.server.status(&job).len(), 6, "{}", lab.story());
+    let syncs = fs::read_to_string(syncs).unwrap();
+    let count = syncs.lines().filter(|line| line.contains("sync")).count();
+    println!("{count} syncs");
+    // The job's beginning, its phases, its end.
+    assert!((10..=20).contains(&count), "{count}:\n{syncs}");
+}
+
+/// Everything that the agent writes to a card.
+fn state_of(directory: &Path) -> Vec<(PathBuf, u64, SystemTime)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let metadata = entry.metadata().unwrap();
+        found.push((entry.path(), metadata.len(), metadata.modified().unwrap()));
+        if metadata.is_dir() {
+            found.extend(state_of(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn an_idle_agent_writes_nothing() {
+    let lab = Lab::new().command("test", "echo tested");
+    let agent = lab.agent();
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    let questions = |view: View<'_>| {
+        let paths = view
+            .exchanges()
+            .iter()
+            .map(|exchange| exchange.path.as_str());
+        paths.filter(|path| path.starts_with("/v1/job?")).count()
+    };
+    let wait_for_cycles = |cycles: usize| {
+        let before = lab.server.view(questions);
+        lab.wait("idle cycles", |view| questions(view) >= before + cycles);
+    };
+    wait_for_cycles(2);
+    let everything = || {
+        let directories = ["run", "results", "logs"].map(|name| state_of(&lab.scratch.path(name)));
+        (directories.concat(), agent.log())
+    };
+    let before = everything();
+    wait_for_cycles(4);
+    assert_eq!(everything(), before);
 }

@@ -142,6 +142,13 @@ pub(super) fn clear_place(
             .find(|place| place.is_dir())
     };
     let artifacts = artifacts.or_else(|| if is_taken_up { moved() } else { None });
+    if let Some(place) = artifacts
+        .as_ref()
+        .filter(|place| place.starts_with(record.directory()))
+        && let Err(error) = files::sync_file_system(place)
+    {
+        warning!("cannot sync the artifacts of job {job_id}: {error}");
+    }
     let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
     if !keep_workspace
         && !artifacts.as_ref().is_some_and(still_there)

@@ -164,6 +164,12 @@ impl Agent {
             "phase {phase} of job {} ended with {status}",
             running.job.id
         );
+        // A phase that has ended has its output.
+        let record = Arc::clone(&running.record);
+        if let Some(Err(error)) = self.meanwhile(move || record.sync_logs(phase)) {
+            let id = &running.job.id;
+            warning!("cannot sync the logs of phase {phase} of job {id}: {error}");
+        }
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));
         if let Some(workspace) = &running.workspace

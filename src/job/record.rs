@@ -6,13 +6,15 @@
 //! whatever it was about to say.
 
 use super::document::is_uuid;
+use super::entry::Durability;
 use super::refused::REFUSED;
-use super::{Entry, LogType, Phase, Progress};
+use super::{Entry, LOG_TYPES, LogType, Phase, Progress};
 use crate::sys::files;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
@@ -32,6 +34,8 @@ fn hidden_prefix(agent_id: &str) -> String {
 pub struct Record {
     directory: PathBuf,
     journal: Mutex<Journal>,
+    /// Something was added that is not on the disk, and has to be before it is told.
+    is_unsynced: AtomicBool,
 }
 
 /// The file of a record's journal.
@@ -93,6 +97,7 @@ impl Record {
         Ok(Record {
             directory,
             journal: Mutex::new(Journal::Open(journal)),
+            is_unsynced: AtomicBool::new(false),
         })
     }
 
@@ -146,6 +151,7 @@ impl Record {
         Ok(Record {
             directory: directory.to_owned(),
             journal: Mutex::new(Journal::Closed),
+            is_unsynced: AtomicBool::new(false),
         })
     }
 
@@ -155,6 +161,7 @@ impl Record {
         Record {
             directory: basedir.join(format!("{job_id}.unwritten")),
             journal: Mutex::new(Journal::Missing),
+            is_unsynced: AtomicBool::new(false),
         }
     }
 
@@ -163,24 +170,58 @@ impl Record {
     /// # Errors
     /// When the disk does not take it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut opened;
-        let journal = match &mut *journal {
-            Journal::Open(file) => file,
-            Journal::Closed => {
-                opened = files::open_append(&self.directory.join(JOURNAL))?;
-                &mut opened
+        self.with_journal(|journal| {
+            let before = journal.metadata()?.len();
+            if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
+                // Half an entry would take the next one with it.
+                let _ = journal.set_len(before);
+                return Err(error);
             }
-            Journal::Missing => return Ok(()),
-        };
-        let before = journal.metadata()?.len();
-        if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
-            // Half an entry would take the next one with it.
-            let _ = journal.set_len(before);
-            return Err(error);
+            match entry.durability() {
+                Durability::Now => {
+                    journal.sync_data()?;
+                    self.is_unsynced.store(false, Ordering::Relaxed);
+                }
+                Durability::BeforeItIsTold => self.is_unsynced.store(true, Ordering::Relaxed),
+                Durability::None => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes durable what has to be before somebody is told of it.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn sync(&self) -> io::Result<()> {
+        self.with_journal(|journal| {
+            if self.is_unsynced.swap(false, Ordering::Relaxed) {
+                journal.sync_data()?;
+            }
+            Ok(())
+        })
+    }
+
+    fn with_journal(&self, act: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *journal {
+            Journal::Open(file) => act(file),
+            Journal::Closed => act(&mut files::open_append(&self.directory.join(JOURNAL))?),
+            Journal::Missing => Ok(()),
         }
-        if entry.is_synced() {
-            journal.sync_data()?;
+    }
+
+    /// Makes the logs of a phase durable, as far as there are any.
+    ///
+    /// # Errors
+    /// When the disk does not take them.
+    pub fn sync_logs(&self, phase: Phase) -> io::Result<()> {
+        for log in LOG_TYPES {
+            match File::open(self.log(phase, log)) {
+                Ok(file) => file.sync_data()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

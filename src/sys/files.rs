@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -284,6 +285,17 @@ pub fn spare_descriptors(count: usize) -> io::Result<()> {
 /// What fsync(2) says.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Makes all that was written to the file system of a directory durable.
+///
+/// # Errors
+/// What syncfs(2) says.
+pub fn sync_file_system(directory: &Path) -> io::Result<()> {
+    let directory = File::open(directory)?;
+    // SAFETY: the descriptor is open.
+    super::cerr(unsafe { libc::syncfs(directory.as_raw_fd()) })?;
+    Ok(())
 }
 
 /// Writes a name so that it is one component of a path, whatever it holds:
