@@ -62,7 +62,8 @@ impl Agent {
             }
             None => {
                 if let Some(phase) = self.next_phase(&running) {
-                    let why = "The agent was interrupted before this phase, which is not run";
+                    let why =
+                        "The agent was interrupted before the end of this phase, which is not run";
                     self.pass_over(&mut running, phase, why);
                 }
             }

@@ -197,7 +197,7 @@ impl Agent {
 /// When another agent of this id runs, or the system lacks what it needs.
 pub fn try_out(config: &Config) -> Result<(), StartError> {
     make_directories(config)?;
-    let _lock = lock(&config.results_basedir, &config.agent_id)?;
+    let _lock = lock(&config.results_basedir, &config.agent_id, LOCK_PATIENCE)?;
     log_file(config)?;
     Ok(())
 }

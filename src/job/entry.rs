@@ -206,29 +206,16 @@ impl Entry {
         }
     }
 
-    /// When an entry has to be on the disk. Nothing is synced for a fragment: cards
-    /// wear out.
-    pub(super) fn durability(&self) -> Durability {
-        match self {
-            Entry::Taken { .. } | Entry::TakenUp | Entry::Started(_) | Entry::Finished { .. } => {
-                Durability::Now
-            }
-            // The next phase begins at once, and makes it durable as well.
-            Entry::Ended { .. } => Durability::BeforeItIsTold,
-            _ => Durability::None,
-        }
+    /// Whether the entry must survive a power cut before anybody is told of it.
+    /// What the server has can be found out again, and a phase whose beginning is
+    /// lost is not run after a power cut either; cards wear out.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        matches!(
+            self,
+            Entry::Taken { .. } | Entry::TakenUp | Entry::Ended { .. } | Entry::Finished { .. }
+        )
     }
-}
-
-/// When an entry has to be on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
-    /// Before anything else is done.
-    Now,
-    /// Before the server is told.
-    BeforeItIsTold,
-    /// When the kernel likes.
-    None,
 }
 
 /// A member of [`Entry::Found`].

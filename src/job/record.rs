@@ -6,7 +6,6 @@
 //! whatever it was about to say.
 
 use super::document::is_uuid;
-use super::entry::Durability;
 use super::refused::REFUSED;
 use super::{Entry, LOG_TYPES, LogType, Phase, Progress};
 use crate::sys::files;
@@ -14,7 +13,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
@@ -34,8 +32,6 @@ fn hidden_prefix(agent_id: &str) -> String {
 pub struct Record {
     directory: PathBuf,
     journal: Mutex<Journal>,
-    /// Something was added that is not on the disk, and has to be before it is told.
-    is_unsynced: AtomicBool,
 }
 
 /// The file of a record's journal.
@@ -97,7 +93,6 @@ impl Record {
         Ok(Record {
             directory,
             journal: Mutex::new(Journal::Open(journal)),
-            is_unsynced: AtomicBool::new(false),
         })
     }
 
@@ -151,7 +146,6 @@ impl Record {
         Ok(Record {
             directory: directory.to_owned(),
             journal: Mutex::new(Journal::Closed),
-            is_unsynced: AtomicBool::new(false),
         })
     }
 
@@ -161,7 +155,6 @@ impl Record {
         Record {
             directory: basedir.join(format!("{job_id}.unwritten")),
             journal: Mutex::new(Journal::Missing),
-            is_unsynced: AtomicBool::new(false),
         }
     }
 
@@ -170,45 +163,26 @@ impl Record {
     /// # Errors
     /// When the disk does not take it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
-        self.with_journal(|journal| {
-            let before = journal.metadata()?.len();
-            if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
-                // Half an entry would take the next one with it.
-                let _ = journal.set_len(before);
-                return Err(error);
-            }
-            match entry.durability() {
-                Durability::Now => {
-                    journal.sync_data()?;
-                    self.is_unsynced.store(false, Ordering::Relaxed);
-                }
-                Durability::BeforeItIsTold => self.is_unsynced.store(true, Ordering::Relaxed),
-                Durability::None => {}
-            }
-            Ok(())
-        })
-    }
-
-    /// Makes durable what has to be before somebody is told of it.
-    ///
-    /// # Errors
-    /// When the disk does not take it.
-    pub fn sync(&self) -> io::Result<()> {
-        self.with_journal(|journal| {
-            if self.is_unsynced.swap(false, Ordering::Relaxed) {
-                journal.sync_data()?;
-            }
-            Ok(())
-        })
-    }
-
-    fn with_journal(&self, act: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *journal {
-            Journal::Open(file) => act(file),
-            Journal::Closed => act(&mut files::open_append(&self.directory.join(JOURNAL))?),
-            Journal::Missing => Ok(()),
+        let mut opened;
+        let journal = match &mut *journal {
+            Journal::Open(file) => file,
+            Journal::Closed => {
+                opened = files::open_append(&self.directory.join(JOURNAL))?;
+                &mut opened
+            }
+            Journal::Missing => return Ok(()),
+        };
+        let before = journal.metadata()?.len();
+        if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
+            // Half an entry would take the next one with it.
+            let _ = journal.set_len(before);
+            return Err(error);
         }
+        if entry.is_synced() {
+            journal.sync_data()?;
+        }
+        Ok(())
     }
 
     /// Makes the logs of a phase durable, as far as there are any.

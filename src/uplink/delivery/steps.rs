@@ -113,7 +113,6 @@ impl Delivery {
     }
 
     pub(super) fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
-        self.sync();
         let mut body = Object::new();
         body.object("status", self.statuses(Some(phase)));
         match api.post_result(&self.progress.job_id, body) {
@@ -124,14 +123,6 @@ impl Delivery {
         }
         self.note(&Entry::Reported(phase));
         Ok(())
-    }
-
-    /// What the server is told, the next life of the agent knows as well.
-    fn sync(&self) {
-        if let Err(error) = self.record.sync() {
-            let place = self.record.directory().display();
-            warning!("cannot sync the record in {place}: {error}; a power cut would undo it");
-        }
     }
 
     /// The exit statuses up to a phase, or all: each post replaces the last.
@@ -201,7 +192,6 @@ impl Delivery {
     }
 
     pub(super) fn complete(&mut self, api: &Api) -> Result<(), Failure> {
-        self.sync();
         let mut body = Object::new();
         if self.progress.statuses().next().is_some() {
             body.object("status", self.statuses(None));
