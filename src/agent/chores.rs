@@ -4,10 +4,12 @@
 
 use super::{Agent, Event};
 use crate::archive;
-use crate::job::{Job, Record, Workspace};
+use crate::job::{Job, Phase, Record, Workspace};
 use crate::sys::{self, files};
 use crate::{error, warning};
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -119,6 +121,27 @@ pub(super) fn make_place(
     }
 }
 
+/// Makes durable what a phase has left: its logs, and the artifacts so far. A phase
+/// that is said to have ended has them also after a power cut.
+///
+/// # Errors
+/// When the disk does not take it.
+pub(super) fn sync_outcome(
+    record: &Record,
+    artifacts: Option<&Path>,
+    phase: Phase,
+) -> io::Result<()> {
+    let artifacts = artifacts.filter(|path| matches!(archive::is_empty(path), Ok(false)));
+    let Some(artifacts) = artifacts else {
+        return record.sync_logs(phase);
+    };
+    files::sync_file_system(artifacts)?;
+    if fs::metadata(artifacts)?.dev() != fs::metadata(record.directory())?.dev() {
+        record.sync_logs(phase)?;
+    }
+    Ok(())
+}
+
 /// What is still needed moves into the record, and the workspace goes. Where the
 /// job's artifacts are from now on, if it has any: `beside` the workspace where the
 /// record is on another file system. An earlier life of the agent may have come as
@@ -142,13 +165,6 @@ pub(super) fn clear_place(
             .find(|place| place.is_dir())
     };
     let artifacts = artifacts.or_else(|| if is_taken_up { moved() } else { None });
-    if let Some(place) = artifacts
-        .as_ref()
-        .filter(|place| place.starts_with(record.directory()))
-        && let Err(error) = files::sync_file_system(place)
-    {
-        warning!("cannot sync the artifacts of job {job_id}: {error}");
-    }
     let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
     if !keep_workspace
         && !artifacts.as_ref().is_some_and(still_there)
@@ -179,11 +195,11 @@ fn keep_artifacts(
         return Ok(None);
     }
     let mut to = record.artifacts();
-    let mut moved = std::fs::rename(&from, &to);
+    let mut moved = fs::rename(&from, &to);
     if is_denied(&moved) {
         // Moving a directory changes it: its `..`.
         files::open_up(&from);
-        moved = std::fs::rename(&from, &to);
+        moved = fs::rename(&from, &to);
     }
     match moved {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -191,7 +207,7 @@ fn keep_artifacts(
             // at once.
             to = beside.to_owned();
             files::remove_tree(&to)?;
-            std::fs::rename(&from, &to)?;
+            fs::rename(&from, &to)?;
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             warning!(

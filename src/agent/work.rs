@@ -1,6 +1,6 @@
 //! The story of a job, from its document to the server's last acknowledgement.
 
-use super::chores::{clear_place, make_place};
+use super::chores::{clear_place, make_place, sync_outcome};
 use super::device::DeviceInfo;
 use super::{Agent, Event, LAST_DELIVERY};
 use crate::child::tree::{self, Process, Tree};
@@ -164,11 +164,12 @@ impl Agent {
             "phase {phase} of job {} ended with {status}",
             running.job.id
         );
-        // A phase that has ended has its output.
         let record = Arc::clone(&running.record);
-        if let Some(Err(error)) = self.meanwhile(move || record.sync_logs(phase)) {
+        let artifacts = running.workspace.as_ref().map(Workspace::artifacts);
+        let synced = self.meanwhile(move || sync_outcome(&record, artifacts.as_deref(), phase));
+        if let Some(Err(error)) = synced {
             let id = &running.job.id;
-            warning!("cannot sync the logs of phase {phase} of job {id}: {error}");
+            warning!("cannot sync the outcome of phase {phase} of job {id}: {error}");
         }
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));

@@ -63,6 +63,8 @@ impl Record {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        // From here on, nobody forgets that it was taken: the name alone says so.
+        files::sync_directory(basedir)?;
         let mut text = files::create_fresh(&making.join(DOCUMENT))?;
         text.write_all(document.as_bytes())?;
         text.sync_data()?;

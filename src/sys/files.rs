@@ -290,9 +290,12 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// Makes all that was written to the file system of a directory durable.
 ///
 /// # Errors
-/// What syncfs(2) says.
+/// What syncfs(2) says; also when it is no directory, or a link to one.
 pub fn sync_file_system(directory: &Path) -> io::Result<()> {
-    let directory = File::open(directory)?;
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(directory)?;
     // SAFETY: the descriptor is open.
     super::cerr(unsafe { libc::syncfs(directory.as_raw_fd()) })?;
     Ok(())
