@@ -82,7 +82,7 @@ limits:
 
 # Puts the agent where a board has it; cross/install/install.sh says what it takes:
 # make install INIT=busybox DESTDIR=/mnt/card BINARY=target/cross/aarch64/testflinger-agent
-.PHONY: install board-test
+.PHONY: install board-test powercut
 PREFIX ?= /usr/local
 BINARY ?= target/release/testflinger-agent
 # By the environment, so that no shell reads them before the script does.
@@ -97,3 +97,8 @@ install:
 ARCH ?= arm64
 board-test:
 	@sh tests/board/board.sh "$(ARCH)"
+
+# The same, whose power is cut so often in the middle of a job.
+CUTS ?= 200
+powercut:
+	@sh tests/board/board.sh "$(ARCH)" "$(CUTS)"

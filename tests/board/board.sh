@@ -1,7 +1,8 @@
 #!/bin/sh
-# The board test: tests/board/board.sh ARCH. A real Debian kernel boots in an
-# emulator; busybox and the cross-built agent are all there is beside it. What it
-# proves is in board.rs; this fetches what that needs and lays it out.
+# The board tests: tests/board/board.sh ARCH [CUTS]. A real Debian kernel boots in an
+# emulator; busybox and the cross-built agent are all there is beside it. What that
+# proves is in board.rs and, where its power is to be cut so often, in powercut.rs;
+# this fetches what they need and lays it out.
 #
 # The machines are the files of tests/board/machines. Nothing is installed and no
 # root is needed: packages are fetched under an apt state of their own and
@@ -9,6 +10,7 @@
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 arch=${1-}
+cuts=${2-}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 
@@ -116,7 +118,8 @@ for name in bin/sh bin/mount bin/cat bin/date bin/uname bin/mkdir bin/kill bin/p
 	ln -s /bin/busybox "$board/$name"
 done
 for module in virtio_ring virtio virtio_mmio virtio_pci_modern_dev virtio_pci_legacy_dev \
-	virtio_pci failover net_failover virtio_net watchdog softdog; do
+	virtio_pci failover net_failover virtio_net virtio_blk crc16 crc32c_generic libcrc32c \
+	mbcache jbd2 ext4 watchdog softdog; do
 	found=$(find "$place/debian" -name "$module.ko*" -type f)
 	case "$found" in
 	*.xz) xz -dc "$found" >"$board/lib/modules/$module.ko" ;;
@@ -125,8 +128,19 @@ for module in virtio_ring virtio virtio_mmio virtio_pci_modern_dev virtio_pci_le
 done
 DESTDIR=$board PREFIX='' INIT=busybox BINARY=$binary sh cross/install/install.sh >/dev/null
 
+# The disk is made while the board is packed.
+[ -z "$cuts" ] || [ -x /sbin/mke2fs ] || fail 'needs /sbin/mke2fs (e2fsprogs)'
+if [ -z "$cuts" ]; then
+	set -- board "$board" "$place/initrd"
+else
+	mkdir "$board/disk"
+	set -- powercut "$board" "$place/initrd" "$cuts"
+	machine="$machine -drive if=none,id=disk,format=raw,file=$place/disk -device $disk,drive=disk"
+fi
+example=$1
+shift
 # shellcheck disable=SC2086
-cargo run --quiet --locked --example board -- "$board" "$place/initrd" \
+cargo run --quiet --locked --example "$example" -- "$@" \
 	$emulator $machine -accel tcg -smp 1 -m 128 -nodefaults -display none -monitor none \
 	-serial stdio -no-reboot -rtc base=1970-01-01 \
 	-kernel "$(find "$place/debian/boot" -name 'vmlinu*')" -initrd "$place/initrd" \
