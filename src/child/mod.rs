@@ -5,6 +5,7 @@
 //! command is what [`Watch`] computes and the agent carries out.
 
 mod command;
+mod mask;
 mod output;
 mod tail;
 mod text;
@@ -12,6 +13,7 @@ pub mod tree;
 mod watch;
 
 pub use command::Child;
+pub use mask::{Masker, Secrets};
 pub use output::{OutputFile, SCRIPT_COPY_LIMIT};
 pub use tail::Tail;
 pub use text::Decoder;

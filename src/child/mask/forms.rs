@@ -1,0 +1,82 @@
+//! The forms in which a secret shows in output.
+
+/// A line of a secret that is shorter, in characters, says little by itself, and
+/// may be anything: `{`, `---`, an empty one.
+const SHORTEST_LINE: usize = 8;
+/// A secret that is shorter, in bytes, has base64 forms that are too short to be
+/// known for what they are.
+const SHORTEST_IN_BASE64: usize = 8;
+
+/// What is looked for besides the secret itself: with the line ends of a terminal
+/// or without them, its lines, its base64.
+pub(super) fn others(secret: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    if secret.contains('\n') {
+        let plain = secret.replace("\r\n", "\n");
+        forms.push(plain.replace('\n', "\r\n"));
+        let lines = plain.split('\n');
+        let long = lines.filter(|line| line.chars().count() >= SHORTEST_LINE);
+        forms.extend(long.map(str::to_owned));
+        forms.push(plain);
+    }
+    if secret.len() >= SHORTEST_IN_BASE64 {
+        for before in 0..3 {
+            let form = base64(secret.as_bytes(), before);
+            // RFC 4648, section 5: for addresses and file names.
+            forms.push(form.replace('+', "-").replace('/', "_"));
+            forms.push(form);
+        }
+    }
+    forms
+}
+
+/// The secret in base64 (RFC 4648) where it follows on so many bytes that are not
+/// known, modulo 3: the characters that it alone determines.
+fn base64(secret: &[u8], before: usize) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    // What stands before it takes part in this many characters.
+    let skipped = (before * 8).div_ceil(6);
+    let (mut bits, mut count) = (0u32, before * 8 % 6);
+    // Of a character that it begins with, only the end is in the secret.
+    let mut lacking = before > 0;
+    let mut form = String::with_capacity(secret.len() / 3 * 4 + skipped);
+    for byte in secret {
+        bits = (bits << 8 | u32::from(*byte)) & 0xffff;
+        count += 8;
+        while count >= 6 {
+            count -= 6;
+            let value = (bits >> count) & 63;
+            if !std::mem::take(&mut lacking) {
+                form.push(ALPHABET[value as usize].into());
+            }
+        }
+    }
+    form
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4648, section 10, and the same text further on in a message.
+    #[test]
+    fn base64_is_what_the_text_alone_determines() {
+        assert_eq!(base64(b"foobar", 0), "Zm9vYmFy");
+        // The third byte's last four bits wait for another one.
+        assert_eq!(base64(b"fooba", 0), "Zm9vYm");
+        // "?foobar" is P2Zvb2Jhcg==: the first four bits of f go with the ?.
+        assert_eq!(base64(b"foobar", 1), "Zvb2Jhc");
+        // "??foobar" is Pz9mb29iYXI=.
+        assert_eq!(base64(b"foobar", 2), "mb29iYX");
+    }
+
+    #[test]
+    fn lines_and_line_ends_are_forms_of_a_secret_that_has_them() {
+        let forms = others("short\n123456789\r\nzwölfte");
+        assert_eq!(forms[0], "short\r\n123456789\r\nzwölfte");
+        assert_eq!(forms[1], "123456789");
+        assert_eq!(forms[2], "short\n123456789\nzwölfte");
+        assert_eq!(forms.len(), 3 + 6);
+        assert!(others("seven77").is_empty());
+    }
+}
