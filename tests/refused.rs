@@ -73,10 +73,6 @@ fn a_job_that_needs_what_this_agent_has_not_is_refused_and_cleaned_up() {
             "it needs attachments, which this agent cannot fetch yet",
         ),
         (
-            r#""test_data": {"test_cmds": "x", "secrets": {"KEY": "value"}}"#,
-            "it needs secrets, which this agent cannot keep yet",
-        ),
-        (
             r#""test_data": {"test_cmds": "x"}, "allocate_data": {"allocate": true}"#,
             "it needs the allocate phase, which this agent cannot run yet",
         ),

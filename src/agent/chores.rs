@@ -4,6 +4,7 @@
 
 use super::{Agent, Event};
 use crate::archive;
+use crate::child::Secrets;
 use crate::job::{Job, Phase, Record, Workspace};
 use crate::sys::{self, files};
 use crate::{error, warning};
@@ -79,12 +80,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a job has on the disk.
+/// What a job has on the disk, and what nobody may see of it.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) job: Job,
     pub(super) record: Record,
     pub(super) workspace: Option<Workspace>,
+    pub(super) secrets: Secrets,
 }
 
 /// Makes the record and the workspace. Where one of them cannot be made, the job
@@ -115,6 +117,7 @@ pub(super) fn make_place(
         Workspace::create(record.directory(), &job)
     });
     Place {
+        secrets: Secrets::new(job.secrets.values()),
         job,
         record,
         workspace: workspace.ok(),

@@ -1,6 +1,7 @@
 //! What the phases' commands find in their environment.
 
-use crate::config::Config;
+use crate::config::{Config, KEYS};
+use crate::job::{JobSecrets, Phase};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -27,6 +28,65 @@ pub(super) fn of_commands(config: &Config, token_file: &Path) -> Vec<(OsString, 
     environment
 }
 
+/// The secrets of a phase for its command's environment, and why some of them are
+/// refused. No reason holds a value.
+pub(super) fn of_secrets(
+    secrets: &JobSecrets,
+    phase: Phase,
+) -> (Vec<(OsString, OsString)>, Vec<String>) {
+    let (mut variables, mut refused) = (Vec::new(), Vec::new());
+    for variable in secrets.variables(phase) {
+        match variable {
+            Err(reason) => refused.push(reason.to_owned()),
+            Ok((name, value)) => match objection(name) {
+                Some(reason) => refused.push(format!("its secret {name:.80?} {reason}")),
+                None => variables.push((name.into(), value.into())),
+            },
+        }
+    }
+    (variables, refused)
+}
+
+/// Why no secret may have this name, if none may.
+fn objection(name: &str) -> Option<&'static str> {
+    /// They change what the shell, the loader or the interpreters of the operator's
+    /// commands do before those have done anything.
+    const POWERFUL: [&str; 12] = [
+        "PATH",
+        "IFS",
+        "ENV",
+        "CDPATH",
+        "SHELLOPTS",
+        "PROMPT_COMMAND",
+        "PS4",
+        "GLIBC_TUNABLES",
+        "GCONV_PATH",
+        "NODE_OPTIONS",
+        "RUBYOPT",
+        "RUBYLIB",
+    ];
+    const POWERFUL_BEGINNINGS: [&str; 4] = ["LD_", "BASH", "PYTHON", "PERL"];
+    let begins = |prefix: &&str| name.starts_with(*prefix);
+    let is_powerful = POWERFUL.contains(&name) || POWERFUL_BEGINNINGS.iter().any(begins);
+    let is_name = name.bytes().enumerate().all(|(at, byte)| {
+        byte == b'_' || byte.is_ascii_alphabetic() || at > 0 && byte.is_ascii_digit()
+    });
+    if name.is_empty() || !is_name {
+        // POSIX, XBD 8.1: what a shell can name.
+        Some("has no name that a variable can have")
+    } else if is_powerful {
+        Some("would change what the shell or the loader of its command does")
+    } else if name.starts_with("TESTFLINGER_AGENT_")
+        || name == "token_file"
+        || is_the_agents(OsStr::new(name))
+        || KEYS.iter().any(|key| key.name == name)
+    {
+        Some("has the name of a variable of the agent")
+    } else {
+        None
+    }
+}
+
 /// Whether a variable speaks of the agent's supervisor or its metrics.
 fn is_the_agents(name: &OsStr) -> bool {
     let prefixes: [&[u8]; 3] = [b"WATCHDOG_", b"LISTEN_", b"INFLUX_"];
@@ -44,5 +104,36 @@ mod tests {
         assert!(kept("PATH") && kept("NOTIFY") && kept("LISTEN"));
         assert!(!kept("NOTIFY_SOCKET") && !kept("WATCHDOG_USEC"));
         assert!(!kept("LISTEN_FDS") && !kept("INFLUX_PW"));
+    }
+
+    #[test]
+    fn row_41_a_secret_may_have_the_name_of_a_variable_that_does_nothing_else() {
+        for name in [
+            "A",
+            "_",
+            "my_token2",
+            "PATHS",
+            "HOMEPAGE",
+            "ENVIRONMENT",
+            "LDAP_PASSWORD",
+        ] {
+            assert_eq!(objection(name), None, "{name}");
+        }
+        let table = [
+            ("no name", "|1A|A-B|A B|A=B|\u{e9}|A\n|BASH_FUNC_x%%"),
+            (
+                "would change",
+                "PATH|LD_PRELOAD|LD_AUDIT|IFS|ENV|BASH_ENV|SHELLOPTS|BASHOPTS|PYTHONPATH",
+            ),
+            (
+                "of the agent",
+                "TESTFLINGER_AGENT_JOB|token_file|agent_id|test_command|NOTIFY_SOCKET|LISTEN_FDS",
+            ),
+        ];
+        for (reason, names) in table {
+            for name in names.split('|') {
+                assert!(objection(name).unwrap().contains(reason), "{name:?}");
+            }
+        }
     }
 }

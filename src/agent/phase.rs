@@ -1,6 +1,6 @@
 //! One phase: its command from the start to the exit status.
 
-use super::environment::JOB_MARK;
+use super::environment::{self, JOB_MARK};
 use super::serial::Serial;
 use super::work::Running;
 use super::{Agent, Event, LAST_CLEANUP, Mode};
@@ -8,6 +8,7 @@ use crate::child::tree::Leader;
 use crate::child::{Child, OutputFile, Stop, Tail, Watch};
 use crate::job::{AgentLimits, Entry, LogType, NOT_RUN, Phase, limits};
 use crate::{error, info, warning};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a phase reports that the watchdog ended, whatever its command made of
@@ -90,7 +91,7 @@ impl Agent {
             .as_ref()
             .map(|workspace| workspace.log(phase));
         let limit = self.config.output_limit;
-        let file = match OutputFile::open(&log, copy.as_deref(), limit) {
+        let file = match OutputFile::open(&log, copy.as_deref(), limit, &running.secrets) {
             Ok(file) => file,
             // A device is not left as it is for want of a log.
             Err(error) if phase == Phase::Cleanup => {
@@ -98,7 +99,7 @@ impl Agent {
                     "cannot make {}: {error}; cleanup runs all the same",
                     log.display()
                 );
-                OutputFile::unwritten(limit)
+                OutputFile::unwritten(limit, &running.secrets)
             }
             Err(error) => {
                 error!(
@@ -116,7 +117,8 @@ impl Agent {
         let serial = running.workspace.as_ref().map(|workspace| {
             self.events.watch(workspace.directory());
             let kept = running.record.log(phase, LogType::Serial);
-            let tail = Tail::new(workspace.serial_log(phase), kept, limit);
+            let secrets = Arc::clone(&running.secrets);
+            let tail = Tail::new(workspace.serial_log(phase), kept, limit, secrets);
             Serial::new(tail, Instant::now())
         });
         let mut output = Output {
@@ -165,7 +167,21 @@ impl Agent {
             Some(workspace) => workspace.directory(),
             None => &self.config.execution_basedir,
         };
+        let (secrets, refused) = environment::of_secrets(&running.job.secrets, phase);
+        for reason in &refused {
+            // A device is not left as it is for want of a secret.
+            let consequence = match phase {
+                Phase::Cleanup => "goes without one",
+                _ => "is not run",
+            };
+            let said = format!("ERROR: This phase {consequence}: {reason}.\n");
+            output.file.say(&said);
+        }
+        if !refused.is_empty() && phase != Phase::Cleanup {
+            return NOT_RUN;
+        }
         let mut environment = self.environment.clone();
+        environment.extend(secrets);
         environment.push((JOB_MARK.into(), running.job.id.clone().into()));
         match Child::start(command, directory, &environment) {
             Ok(mut child) => {

@@ -7,8 +7,8 @@ use super::Agent;
 use super::device::DeviceInfo;
 use super::environment::JOB_MARK;
 use super::work::Running;
-use crate::child::OutputFile;
 use crate::child::tree::{self, Tree};
+use crate::child::{OutputFile, Secrets};
 use crate::job::{
     Entry, Job, LOG_TYPES, LogType, NOT_RUN, PHASES, Phase, Progress, Record, Workspace,
 };
@@ -46,6 +46,7 @@ impl Agent {
         let job = job.unwrap_or_else(|| Job::unknown(&id));
         let workspace = Workspace::of_an_earlier_life(&self.config.execution_basedir, &job);
         let mut running = Running {
+            secrets: Arc::new(Secrets::new(job.secrets.values())),
             job,
             record,
             workspace: Some(workspace),
@@ -95,7 +96,8 @@ impl Agent {
     /// then has the status of that.
     fn say_interrupted(&mut self, running: &mut Running, phase: Phase) {
         let log = running.record.log(phase, LogType::Output);
-        if let Ok(mut file) = OutputFile::open(&log, None, self.config.output_limit) {
+        let limit = self.config.output_limit;
+        if let Ok(mut file) = OutputFile::open(&log, None, limit, &running.secrets) {
             file.say("\nERROR: The agent was interrupted in the middle of this phase.\n");
             self.uplink.output(phase, LogType::Output, file.length());
         }

@@ -3,6 +3,7 @@
 use super::chores::{clear_place, make_place, sync_outcome};
 use super::device::DeviceInfo;
 use super::{Agent, Event, LAST_DELIVERY};
+use crate::child::Secrets;
 use crate::child::tree::{self, Process, Tree};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
 use crate::{error, info, uplink, warning};
@@ -24,6 +25,8 @@ pub(super) struct Running {
     pub(super) workspace: Option<Workspace>,
     pub(super) statuses: Vec<(Phase, i64)>,
     pub(super) device_info: DeviceInfo,
+    /// What must not be seen of it.
+    pub(super) secrets: Arc<Secrets>,
     /// Sessions of commands that left something behind.
     pub(super) sessions: Vec<i32>,
     /// Processes that were there before the job.
@@ -101,6 +104,7 @@ impl Agent {
         self.uplink.job(Arc::clone(&record), progress);
         Some(Running {
             job: place.job,
+            secrets: Arc::new(place.secrets),
             record,
             workspace: place.workspace,
             statuses: Vec::new(),

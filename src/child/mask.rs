@@ -112,6 +112,12 @@ impl Masker {
         }
     }
 
+    /// What is replaced.
+    #[must_use]
+    pub fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
+    }
+
     /// Takes text that continues the stream; returns what is decided by now.
     #[must_use]
     pub fn push(&mut self, text: String) -> String {

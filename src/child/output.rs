@@ -1,17 +1,19 @@
 //! Where a command's output goes: the phase's log, and a copy for scripts.
 
-use super::Decoder;
+use super::{Decoder, Masker, Secrets};
 use crate::sys::files;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How much of the output scripts find in their working directory, in bytes.
 pub const SCRIPT_COPY_LIMIT: u64 = 10 << 20;
 
 /// The log of one phase. Only whole text is ever in it, so that it can be cut
-/// into fragments wherever a character ends.
+/// into fragments wherever a character ends; and no secret, because they are
+/// replaced before anything is counted, written or told.
 #[derive(Debug)]
 pub struct OutputFile {
     /// None where it cannot be made.
@@ -27,6 +29,7 @@ pub struct OutputFile {
     /// And all of those.
     lost: u64,
     decoder: Decoder,
+    masker: Masker,
     copy: Option<Copy>,
 }
 
@@ -41,11 +44,17 @@ impl OutputFile {
     /// made: what stands in that place is replaced, never followed. A log that an
     /// earlier life of the agent began goes on.
     ///
-    /// Of what the command prints, `limit` bytes are kept.
+    /// Of what the command prints, `limit` bytes are kept; a mask counts as what it
+    /// is, and not as what it stands for.
     ///
     /// # Errors
     /// When the log cannot be opened; the copy is only a convenience.
-    pub fn open(log: &Path, copy: Option<&Path>, limit: u64) -> io::Result<OutputFile> {
+    pub fn open(
+        log: &Path,
+        copy: Option<&Path>,
+        limit: u64,
+        secrets: &Arc<Secrets>,
+    ) -> io::Result<OutputFile> {
         let copy = copy.and_then(|path| files::create_fresh(path).ok());
         let copy = copy.map(|file| Copy {
             file,
@@ -59,13 +68,13 @@ impl OutputFile {
             length,
             room: limit.saturating_sub(length),
             copy,
-            ..OutputFile::unwritten(limit)
+            ..OutputFile::unwritten(limit, secrets)
         })
     }
 
     /// In place of a log that cannot be made: all of the output is lost.
     #[must_use]
-    pub fn unwritten(limit: u64) -> OutputFile {
+    pub fn unwritten(limit: u64, secrets: &Arc<Secrets>) -> OutputFile {
         OutputFile {
             log: None,
             length: 0,
@@ -75,6 +84,7 @@ impl OutputFile {
             missing: 0,
             lost: 0,
             decoder: Decoder::default(),
+            masker: Masker::new(Arc::clone(secrets)),
             copy: None,
         }
     }
@@ -95,14 +105,15 @@ impl OutputFile {
     pub fn bytes(&mut self, bytes: &[u8]) {
         let mut text = String::with_capacity(bytes.len());
         self.decoder.push(bytes, &mut text);
-        self.append_within_limit(&text);
+        let masked = self.masker.push(text);
+        self.append_within_limit(&masked);
     }
 
-    /// Something that the agent itself has to say; what the command printed
-    /// before it is over.
+    /// Something that the agent itself has to say. A character or a secret that the
+    /// command has begun is not over by that: it comes afterwards, in one piece.
     pub fn say(&mut self, text: &str) {
-        self.finish();
-        self.append(text);
+        self.say_beyond();
+        self.append(&self.masker.secrets().masked(text));
     }
 
     /// So many bytes are not even looked at.
@@ -114,17 +125,23 @@ impl OutputFile {
     pub fn finish(&mut self) {
         let mut text = String::new();
         self.decoder.finish(&mut text);
-        self.append_within_limit(&text);
+        let mut masked = self.masker.push(text);
+        masked.push_str(&self.masker.finish());
+        self.append_within_limit(&masked);
+        self.say_beyond();
+        // Where nothing else has room, this may have.
+        if self.missing > 0 && self.write(&self.mark()) {
+            self.missing = 0;
+        }
+    }
+
+    fn say_beyond(&mut self) {
         let beyond = std::mem::take(&mut self.beyond);
         if beyond > 0 {
             let limit = self.limit;
             self.append(&format!(
                 "\n[{beyond} bytes of output left out: output_limit is {limit}]\n"
             ));
-        }
-        // Where nothing else has room, this may have.
-        if self.missing > 0 && self.write(&self.mark()) {
-            self.missing = 0;
         }
     }
 
@@ -209,19 +226,25 @@ fn length_of_text(log: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
 
+    fn none() -> Arc<Secrets> {
+        Arc::default()
+    }
+
     #[test]
     fn the_copy_stops_at_its_limit_and_the_log_does_not() {
         let directory = std::env::temp_dir().join(format!("tfa-output-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (log, copy) = (directory.join("log"), directory.join("copy"));
-        let mut output = OutputFile::open(&log, Some(&copy), u64::MAX).unwrap();
+        let mut output = OutputFile::open(&log, Some(&copy), u64::MAX, &none()).unwrap();
         let chunk = vec![b'x'; 3 << 20];
         for _ in 0..4 {
             output.bytes(&chunk);
         }
         output.bytes(b"\xe2\x82");
         output.say("\nend\n");
-        assert_eq!(output.length(), (12 << 20) + 3 + 5);
+        assert_eq!(output.length(), (12 << 20) + 5);
+        output.bytes(b"\xac");
+        assert_eq!(output.length(), (12 << 20) + 5 + 3);
         assert_eq!(std::fs::metadata(&log).unwrap().len(), output.length());
         assert_eq!(std::fs::metadata(&copy).unwrap().len(), SCRIPT_COPY_LIMIT);
         std::fs::remove_dir_all(directory).unwrap();
@@ -235,7 +258,7 @@ mod tests {
         let text = "aé€😀";
         for cut in 0..=text.len() {
             std::fs::write(&log, &text.as_bytes()[..cut]).unwrap();
-            let mut output = OutputFile::open(&log, None, 1 << 20).unwrap();
+            let mut output = OutputFile::open(&log, None, 1 << 20, &none()).unwrap();
             output.say("!");
             let whole = &text[..text.floor_char_boundary(cut)];
             let found = std::fs::read_to_string(&log).unwrap();
@@ -250,7 +273,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-limit-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let log = directory.join("log");
-        let mut output = OutputFile::open(&log, None, 6).unwrap();
+        let mut output = OutputFile::open(&log, None, 6, &none()).unwrap();
         output.say("banner\n");
         output.bytes("abcd".as_bytes());
         // The euro does not fit, and nothing comes after it.
@@ -262,6 +285,37 @@ mod tests {
             std::fs::read_to_string(&log).unwrap(),
             "banner\nabcde\n[5 bytes of output left out: output_limit is 6]\nstopped\n"
         );
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Row 38: what the agent says in between does not part a secret, and what is
+    /// held back counts for nothing until it is there.
+    #[test]
+    fn row_38_no_half_of_a_secret_is_in_the_log_or_its_copy() {
+        let directory = std::env::temp_dir().join(format!("tfa-secret-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (log, copy) = (directory.join("log"), directory.join("copy"));
+        let secrets = Arc::new(Secrets::new(["pass€word", "killed"]));
+        let (long, short) = (secrets.masked("pass€word"), secrets.masked("killed"));
+        let mut output = OutputFile::open(&log, Some(&copy), 30, &secrets).unwrap();
+        let text = || std::fs::read_to_string(&log).unwrap();
+        output.bytes(b"one pass\xe2");
+        assert_eq!((output.length(), &text()[..]), (4, "one "));
+        output.say("\nkilled\n");
+        output.bytes(b"\x82\xacword two pass");
+        let told = format!("one \n{short}\n{long} two ");
+        assert_eq!(text(), told);
+        // Of the 30 bytes, 19 are used; a mask that does not fit is cut.
+        output.bytes("word pass€word".as_bytes());
+        output.finish();
+        let rest = format!("password {}", &long[..2]);
+        let beyond = long.len() - 2;
+        assert_eq!(
+            text(),
+            format!("{told}{rest}\n[{beyond} bytes of output left out: output_limit is 30]\n")
+        );
+        assert_eq!(output.length(), text().len() as u64);
+        assert_eq!(std::fs::read_to_string(&copy).unwrap(), text());
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -1,11 +1,12 @@
 //! A file that something else writes, read as it grows.
 
-use super::OutputFile;
+use super::{OutputFile, Secrets};
 use crate::sys::files;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is read in one look: more waits for the next one.
 const ONE_LOOK: usize = 256 << 10;
@@ -18,6 +19,7 @@ pub struct Tail {
     /// Where what was read is kept, and how much of that.
     kept: PathBuf,
     limit: u64,
+    secrets: Arc<Secrets>,
     open: Option<Open>,
     /// There was more than one look reads.
     behind: bool,
@@ -38,13 +40,14 @@ struct Open {
 
 impl Tail {
     /// Reads the file at `path` as it grows and keeps `limit` bytes of its text
-    /// at `kept`.
+    /// at `kept`, without these secrets.
     #[must_use]
-    pub fn new(path: PathBuf, kept: PathBuf, limit: u64) -> Tail {
+    pub fn new(path: PathBuf, kept: PathBuf, limit: u64, secrets: Arc<Secrets>) -> Tail {
         Tail {
             path,
             kept,
             limit,
+            secrets,
             open: None,
             behind: false,
             fault: None,
@@ -122,7 +125,7 @@ impl Tail {
                 file,
                 read: 0,
                 total: 0,
-                output: OutputFile::open(&self.kept, None, self.limit)?,
+                output: OutputFile::open(&self.kept, None, self.limit, &self.secrets)?,
             });
             return self.read_some();
         };
@@ -159,7 +162,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-tail-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let (path, kept) = (directory.join("serial"), directory.join("kept"));
-        let mut tail = Tail::new(path.clone(), kept.clone(), 100);
+        let mut tail = Tail::new(path.clone(), kept.clone(), 100, Arc::default());
         let text = || fs::read_to_string(&kept).unwrap_or_default();
         assert_eq!(tail.look(), None, "there is no file yet");
         fs::write(&path, b"one \xe2\x82").unwrap();
@@ -188,7 +191,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join("serial");
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        let mut tail = Tail::new(path, directory.join("kept"), 100);
+        let mut tail = Tail::new(path, directory.join("kept"), 100, Arc::default());
         assert_eq!(tail.look(), None);
         assert_eq!(tail.finish(), None);
         assert_eq!(tail.fault(), Some("it is a symbolic link"));

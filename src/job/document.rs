@@ -1,10 +1,15 @@
 //! The job as the server hands it over.
 
-use super::{PHASES, Phase};
+use super::{JobSecrets, PHASES, Phase};
 use crate::json::{Json, Kind};
+use std::fmt;
+
+/// What a document is replaced by that nobody may see: secrets are in it that the
+/// agent does not know, or cannot look for.
+const WITHHELD: &str = "{}";
 
 /// A job: its document, and what the agent needs to know of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Job {
     /// Its id, a UUID: also the name of its directories.
     pub id: String,
@@ -14,11 +19,20 @@ pub struct Job {
     pub output_timeout: Option<u64>,
     /// The document as received.
     pub text: String,
+    /// The secrets in it.
+    pub secrets: JobSecrets,
     /// Why this agent cannot run it, if it cannot.
     pub refusal: Option<String>,
     /// For each phase whether its data asks for it.
     wanted: [bool; PHASES.len()],
     needs_allocate: bool,
+}
+
+/// Its document may hold secrets.
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Job({})", self.id)
+    }
 }
 
 impl Job {
@@ -52,14 +66,24 @@ impl Job {
         let global_timeout = limit("global_timeout");
         let output_timeout = limit("output_timeout");
         let wanted = PHASES.map(|phase| is_wanted(json, phase));
+        let needs_allocate = is_wanted(json, Phase::Allocate);
+        let mut secrets = JobSecrets::of(json);
+        let too_many = secrets.refusal();
+        if too_many.is_some() {
+            secrets = JobSecrets::default();
+        }
         Ok(Job {
             id,
             global_timeout,
             output_timeout,
-            refusal,
             wanted,
-            needs_allocate: is_wanted(json, Phase::Allocate),
-            text,
+            needs_allocate,
+            text: match too_many {
+                Some(_) => WITHHELD.to_owned(),
+                None => text,
+            },
+            refusal: too_many.or(refusal),
+            secrets,
         })
     }
 
@@ -84,7 +108,11 @@ impl Job {
                 refusal: Some(format!("its document is {reason}")),
                 wanted: PHASES.map(|phase| matches!(phase, Phase::Setup | Phase::Cleanup)),
                 needs_allocate: false,
-                text: text.to_owned(),
+                text: match text.contains("\"secrets\"") {
+                    true => WITHHELD.to_owned(),
+                    false => text.to_owned(),
+                },
+                secrets: JobSecrets::default(),
             }),
             None => Err(reason.to_owned()),
         }
@@ -97,7 +125,8 @@ impl Job {
             id: id.to_owned(),
             global_timeout: None,
             output_timeout: None,
-            text: "{}".into(),
+            text: WITHHELD.into(),
+            secrets: JobSecrets::default(),
             refusal: None,
             wanted: [false; PHASES.len()],
             needs_allocate: false,
@@ -141,9 +170,6 @@ fn unsupported(job: Json<'_>) -> Option<String> {
             .and_then(|data| data.get(member))
             .is_some_and(|value| !value.is_empty())
     };
-    if has(Phase::Test, "secrets") {
-        return Some("it needs secrets, which this agent cannot keep yet".into());
-    }
     let with_attachments = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
     let attached = job
         .get("attachments_status")
@@ -256,7 +282,7 @@ mod tests {
         let refused = |members: &str| job(members).refused(true).map(str::to_owned);
         assert_eq!(refused(""), None);
         let secrets = ", \"test_data\": {\"secrets\": {\"A\": \"b\"}}";
-        assert!(refused(secrets).unwrap().contains("secrets"));
+        assert_eq!(refused(secrets), None);
         let attachments = ", \"test_data\": {\"attachments\": [{\"local\": \"x\"}]}";
         assert!(refused(attachments).unwrap().contains("attachments"));
         let allocate = ", \"allocate_data\": {\"allocate\": true}";
@@ -271,5 +297,23 @@ mod tests {
         assert_eq!(job(", \"output_timeout\": 5").output_timeout, Some(5));
         assert_eq!(job(", \"output_timeout\": null").output_timeout, None);
         assert_eq!(job(", \"global_timeout\": -3").global_timeout, Some(0));
+    }
+
+    /// Row 38: secrets that are not known cannot be looked for.
+    #[test]
+    fn row_38_a_document_with_secrets_that_are_not_kept_is_shown_to_nobody() {
+        let large = "x".repeat(1 << 20);
+        let two = format!(", \"test_data\": {{\"secrets\": {{\"A\": \"{large}\", \"B\": \"y\"}}}}");
+        let two = job(&two);
+        assert!(
+            two.refused(false)
+                .unwrap()
+                .contains("its secrets have 1048577 bytes")
+        );
+        assert_eq!(two.text, "{}");
+        let nan = format!("{{\"job_id\": \"{ID}\", \"x\": NaN, \"secrets\": {{\"A\": \"b\"}}}}");
+        assert_eq!(Job::parse(nan).unwrap().text, "{}");
+        let kept = job(", \"test_data\": {\"secrets\": {\"A\": \"pass\"}}");
+        assert!(kept.text.contains("pass") && !format!("{kept:?}").contains("pass"));
     }
 }

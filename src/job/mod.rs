@@ -13,6 +13,7 @@ mod phase;
 mod progress;
 mod record;
 mod refused;
+mod secrets;
 mod workspace;
 
 pub use artifacts::Artifacts;
@@ -24,4 +25,5 @@ pub use phase::{PHASES, Phase};
 pub use progress::{LogProgress, NOT_RUN, PhaseProgress, Progress};
 pub use record::{Record, Records};
 pub use refused::remove_oldest_refused;
+pub use secrets::JobSecrets;
 pub use workspace::Workspace;

@@ -29,8 +29,8 @@ impl Exit {
     }
 }
 
-/// What to start: a shell command in a session of its own.
-#[derive(Debug)]
+/// What to start: a shell command in a session of its own. The environment may hold
+/// secrets: it is not for printing.
 pub struct Spawn<'a> {
     /// The command line, for `/bin/sh -c`.
     pub command: &'a str,
