@@ -2,12 +2,14 @@
 
 use super::Agent;
 use super::work::Running;
+use crate::child::Secrets;
 use crate::job::Entry;
 use crate::json::{Json, Kind, Object};
 use crate::sys::files;
 use crate::warning;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What is known of a device is a few addresses and names; in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -38,7 +40,7 @@ impl Agent {
         let Some(workspace) = &running.workspace else {
             return;
         };
-        let found = read(&workspace.device_info());
+        let found = read(&workspace.device_info(), &running.secrets);
         let info = &mut running.device_info;
         let kept = match found {
             Ok(None) => return,
@@ -66,8 +68,8 @@ impl Agent {
     }
 }
 
-/// The value of `device_info` in the file, if there is one.
-fn read(path: &Path) -> io::Result<Option<String>> {
+/// The value of `device_info` in the file, if there is one, without the secrets.
+fn read(path: &Path, secrets: &Arc<Secrets>) -> io::Result<Option<String>> {
     let file = match files::open_regular(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
@@ -84,10 +86,11 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     match json.get("device_info") {
         Some(info) if info.kind() == Kind::Object => {
             // As a member of an object of our own: nothing else gets out.
+            let info = info.rewritten(&|text| secrets.masked(text));
+            let info = Json::parse(&info).map_err(|error| io::Error::other(error.to_string()))?;
             let mut only = Object::new();
             only.json("device_info", info);
-            let text = only.finish();
-            Ok(Json::parse(&text).ok().map(Json::sound))
+            Ok(Some(only.finish()))
         }
         _ => Err(io::Error::other("it does not hold {\"device_info\": {…}}")),
     }
@@ -104,6 +107,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-device-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join("device-info.json");
+        let read = |path: &Path| read(path, &Arc::default());
         assert!(read(&path).unwrap().is_none());
         let fault = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();

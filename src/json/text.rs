@@ -102,19 +102,24 @@ impl<'a> Json<'a> {
     /// (RFC 8259, section 8.2), servers cannot store it.
     #[must_use]
     pub fn sound(self) -> String {
-        let mut sound = String::with_capacity(self.0.len());
+        self.rewritten(&str::to_owned)
+    }
+
+    /// The value as sound text in which each string is what `change` makes of it, and
+    /// so is each number, as a string where it is another one.
+    #[must_use]
+    pub fn rewritten(self, change: &dyn Fn(&str) -> String) -> String {
+        let mut rewritten = String::with_capacity(self.0.len());
         let mut rest = self.0;
         while let Some(at) = rest.find('"') {
             let (before, literal) = rest.split_at(at);
             let (literal, after) = literal.split_at(end_of_value(literal.as_bytes()));
-            sound.push_str(before);
-            sound.push('"');
-            escape_into(&mut sound, &unescape(literal));
-            sound.push('"');
+            rewrite_numbers(before, change, &mut rewritten);
+            push_quoted(&mut rewritten, &change(&unescape(literal)));
             rest = after;
         }
-        sound.push_str(rest);
-        sound
+        rewrite_numbers(rest, change, &mut rewritten);
+        rewritten
     }
 
     /// The number, when it is a whole one that an `i64` holds and is written as
@@ -240,6 +245,30 @@ fn end_of_value(text: &[u8]) -> usize {
     text.len()
 }
 
+fn push_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    escape_into(out, text);
+    out.push('"');
+}
+
+/// Rewrites the numbers in a piece of valid text without strings.
+fn rewrite_numbers(text: &str, change: &dyn Fn(&str) -> String, out: &mut String) {
+    const BETWEEN: [char; 10] = ['{', '}', '[', ']', ',', ':', ' ', '\t', '\n', '\r'];
+    for piece in text.split_inclusive(BETWEEN) {
+        let value = piece.trim_end_matches(BETWEEN);
+        if value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            let changed = change(value);
+            match changed == value {
+                true => out.push_str(value),
+                false => push_quoted(out, &changed),
+            }
+            out.push_str(piece.get(value.len()..).unwrap_or_default());
+        } else {
+            out.push_str(piece);
+        }
+    }
+}
+
 /// Decodes a valid string literal, quotes included.
 fn unescape(literal: &str) -> String {
     let mut decoded = Vec::with_capacity(literal.len());
@@ -322,6 +351,17 @@ mod tests {
             sound(halves),
             "{\"a\u{fffd}\": [\"\u{fffd}😀\", \"\\\\ud800\", 1e+22, \"é\\n\\\"\\u0000\"]}"
         );
+    }
+
+    #[test]
+    fn what_is_changed_is_json_still() {
+        let json = Json::parse(r#"{"a1": [12, -1, 3,true , "1\n", null], "b":1e5,"c": {}}"#);
+        let rewritten = json.unwrap().rewritten(&|text| text.replace('1', "\"x"));
+        assert_eq!(
+            rewritten,
+            r#"{"a\"x": ["\"x2", "-\"x", 3,true , "\"x\n", null], "b":"\"xe5","c": {}}"#
+        );
+        assert!(Json::parse(&rewritten).is_ok());
     }
 
     #[test]
