@@ -1,5 +1,7 @@
 //! The forms in which a secret shows in output.
 
+use crate::json::escape_into;
+
 /// A line of a secret that is shorter, in characters, says little by itself, and
 /// may be anything: `{`, `---`, an empty one.
 const SHORTEST_LINE: usize = 8;
@@ -8,7 +10,7 @@ const SHORTEST_LINE: usize = 8;
 const SHORTEST_IN_BASE64: usize = 8;
 
 /// What is looked for besides the secret itself: with the line ends of a terminal
-/// or without them, its lines, its base64.
+/// or without them, its lines, as JSON writes it, its base64.
 pub(super) fn others(secret: &str) -> Vec<String> {
     let mut forms = Vec::new();
     if secret.contains('\n') {
@@ -19,6 +21,11 @@ pub(super) fn others(secret: &str) -> Vec<String> {
         forms.extend(long.map(str::to_owned));
         forms.push(plain);
     }
+    let mut json = String::new();
+    escape_into(&mut json, secret);
+    // Python escapes whatever is not ASCII.
+    forms.push(ascii(&json));
+    forms.push(json);
     if secret.len() >= SHORTEST_IN_BASE64 {
         for before in 0..3 {
             let form = base64(secret.as_bytes(), before);
@@ -28,6 +35,17 @@ pub(super) fn others(secret: &str) -> Vec<String> {
         }
     }
     forms
+}
+
+fn ascii(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len());
+    for unit in json.encode_utf16() {
+        match u8::try_from(unit).ok().filter(u8::is_ascii) {
+            Some(byte) => ascii.push(byte.into()),
+            None => ascii.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    ascii
 }
 
 /// The secret in base64 (RFC 4648) where it follows on so many bytes that are not
@@ -76,7 +94,14 @@ mod tests {
         assert_eq!(forms[0], "short\r\n123456789\r\nzwölfte");
         assert_eq!(forms[1], "123456789");
         assert_eq!(forms[2], "short\n123456789\nzwölfte");
-        assert_eq!(forms.len(), 3 + 6);
-        assert!(others("seven77").is_empty());
+        assert_eq!(forms.len(), 3 + 2 + 6);
+    }
+
+    #[test]
+    fn what_json_escapes_is_a_form() {
+        let forms = others("a\"é🦀\n");
+        assert!(forms.contains(&"a\\\"\\u00e9\\ud83e\\udd80\\n".to_owned()));
+        assert!(forms.contains(&"a\\\"é🦀\\n".to_owned()));
+        assert_eq!(others("seven77"), ["seven77"; 2], "nothing new");
     }
 }
