@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
 /// The job as received, secrets included: 0600, and gone with the record.
-const DOCUMENT: &str = "job.json";
+pub(super) const DOCUMENT: &str = "job.json";
 
 /// How the name of a record ends that is being removed.
 const REMOVING: &str = ".removing";

@@ -3,6 +3,7 @@
 //! must never take the room of the next job.
 
 use super::Record;
+use super::record::DOCUMENT;
 use crate::sys::{clock, files};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
@@ -35,7 +36,8 @@ impl Record {
     }
 
     /// Puts the record aside, and the oldest one of this agent there away if
-    /// there are too many; returns where it is now.
+    /// there are too many; returns where it is now. Secrets are kept no longer than
+    /// their job: a document with some is not.
     ///
     /// # Errors
     /// When it cannot be moved.
@@ -43,6 +45,12 @@ impl Record {
         let name = self.directory().file_name().unwrap_or_default();
         let basedir = self.directory().parent().unwrap_or(Path::new("/"));
         let refused = basedir.join(REFUSED);
+        if self
+            .document()
+            .is_some_and(|text| text.contains("\"secrets\""))
+        {
+            fs::remove_file(self.directory().join(DOCUMENT))?;
+        }
         match DirBuilder::new().mode(0o700).create(&refused) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -121,6 +129,10 @@ mod tests {
         assert!(kept.is_sorted(), "the oldest went: {kept:?}");
         let text = fs::read_to_string(places[24].join(REASONS)).unwrap();
         assert!(text.ends_with(" its artifacts: too large\n"), "{text}");
+        assert!(places[24].join(DOCUMENT).exists());
+        let secret = r#"{"test_data": {"secrets": {"A": "b"}}}"#;
+        let record = Record::create(&basedir, "secret", "c", secret).unwrap();
+        assert!(!record.put_aside("c").unwrap().join(DOCUMENT).exists());
         let removed = remove_oldest_refused(&basedir, "a").unwrap();
         assert_eq!(removed.as_ref(), Some(&places[5]));
         assert!(!places[5].exists() && places[6].exists() && of_another.exists());
