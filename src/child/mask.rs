@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn the_time_for_a_byte_does_not_grow_with_the_secrets() {
         let run = "a".repeat(64 << 10);
-        let secrets: Vec<String> = (0..24u8)
+        let secrets: Vec<String> = (0..4u8)
             .map(|number| format!("{run}{}", char::from(b'b' + number)))
             .chain(["a".to_owned(), run.clone()])
             .collect();
