@@ -33,10 +33,13 @@ fn told(lab: &Lab, agent: &Agent) -> String {
 /// What stands in all files below a directory.
 fn written(directory: &Path) -> String {
     let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap().flatten() {
+    // What goes while it is read is not there.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         match entry.path() {
             path if path.is_dir() => text.push_str(&written(&path)),
-            path => text.push_str(&String::from_utf8_lossy(&fs::read(path).unwrap())),
+            path => text.push_str(&String::from_utf8_lossy(
+                &fs::read(path).unwrap_or_default(),
+            )),
         }
     }
     text
@@ -124,8 +127,9 @@ fn row_38_a_secret_shows_nowhere_and_is_in_the_environment_of_its_phase_only() {
         !told.contains(SECRET) && !told.contains("NvcnJlY3QtaG9yc2"),
         "{told}"
     );
-    wait_until("the record is gone", || !record.exists());
-    for directory in ["run", "results", "logs"] {
+    let results = lab.scratch.path("results");
+    wait_until("the record is gone", || !written(&results).contains(SECRET));
+    for directory in ["run", "logs"] {
         assert!(
             !written(&lab.scratch.path(directory)).contains(SECRET),
             "{directory}"
