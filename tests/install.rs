@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::lab::{Lab, Scratch, binary, is_alive, numbers, wait_until};
+use support::lab::{Lab, Scratch, binary, is_alive, numbers, wait_for_text};
 use support::means::{busybox, systemd_analyze};
 use testflinger_agent::config::Config;
 use testflinger_agent::job::Phase;
@@ -278,9 +278,7 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     fs::write(&config, format!("{text}test_command: echo two\n")).unwrap();
     assert_eq!(run("reload"), (0, String::new()));
     let log = lab.scratch.path("logs/testflinger-agent.log");
-    wait_until("it begins anew", || {
-        fs::read_to_string(&log).is_ok_and(|text| text.contains("beginning anew"))
-    });
+    wait_for_text(&log, "beginning anew");
     // It is the same one also when another program lies where its own did.
     let program = lab.scratch.path("prefix/bin/testflinger-agent");
     fs::copy(&program, program.with_extension("new")).unwrap();

@@ -357,9 +357,15 @@ impl Agent {
 
     /// Waits until its console shows the text.
     pub fn wait_for_log(&self, text: &str) {
-        wait_until(&format!("the log says {text:?}"), || {
-            self.log().contains(text)
-        });
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "in vain: the log says {text:?}:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -399,6 +405,22 @@ pub fn wait_until_within(what: &str, patience: Duration, is_so: impl Fn() -> boo
     let deadline = Instant::now() + patience;
     while !is_so() {
         assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a file holds a text; it is shown when that is in vain.
+pub fn wait_for_text(path: &Path, text: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = fs::read_to_string(path).unwrap_or_default();
+        if found.contains(text) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "in vain: {text:?} in {path:?}:\n{found}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
