@@ -6,7 +6,7 @@ use super::{Agent, Event};
 use crate::archive;
 use crate::child::Secrets;
 use crate::job::{Job, Phase, Record, Workspace};
-use crate::sys::{self, files};
+use crate::sys::{self, User, files};
 use crate::{error, warning};
 use std::fs;
 use std::io;
@@ -96,6 +96,7 @@ pub(super) fn make_place(
     agent_id: &str,
     results_basedir: &Path,
     execution_basedir: &Path,
+    user: Option<&User>,
 ) -> Place {
     let created = Record::create(results_basedir, &job.id, agent_id, &job.text);
     let record = created.unwrap_or_else(|error| {
@@ -107,14 +108,14 @@ pub(super) fn make_place(
         job.refusal = Some(reason);
         Record::unwritten(results_basedir, &job.id)
     });
-    let created = Workspace::create(execution_basedir, &job);
+    let created = Workspace::create(execution_basedir, &job, user.cloned());
     let workspace = created.or_else(|error| {
         let basedir = execution_basedir.display();
         let reason = format!("the agent cannot make a workspace in {basedir}: {error}");
         error!("job {}: {reason}", job.id);
         job.refusal.get_or_insert(reason);
         // Cleanup runs all the same, and nowhere near another job.
-        Workspace::create(record.directory(), &job)
+        Workspace::create(record.directory(), &job, user.cloned())
     });
     Place {
         secrets: Secrets::new(job.secrets.values()),
@@ -196,6 +197,15 @@ fn keep_artifacts(
         archive::is_empty(&from)
     })? {
         return Ok(None);
+    }
+    if let Some(owner) = workspace.owner() {
+        let removed = files::remove_what_others_own(&from, owner)?;
+        if removed > 0 {
+            warning!(
+                "{removed} files of {} belong to another user than the job's, and are not sent",
+                from.display()
+            );
+        }
     }
     let mut to = record.artifacts();
     let mut moved = fs::rename(&from, &to);

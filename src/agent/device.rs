@@ -40,7 +40,8 @@ impl Agent {
         let Some(workspace) = &running.workspace else {
             return;
         };
-        let found = read(&workspace.device_info(), &running.secrets);
+        let path = workspace.device_info();
+        let found = read(&path, workspace.owner(), &running.secrets);
         let info = &mut running.device_info;
         let kept = match found {
             Ok(None) => return,
@@ -69,8 +70,8 @@ impl Agent {
 }
 
 /// The value of `device_info` in the file, if there is one, without the secrets.
-fn read(path: &Path, secrets: &Arc<Secrets>) -> io::Result<Option<String>> {
-    let file = match files::open_regular(path) {
+fn read(path: &Path, owner: Option<u32>, secrets: &Arc<Secrets>) -> io::Result<Option<String>> {
+    let file = match files::open_regular_of(path, owner) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
@@ -107,7 +108,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-device-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join("device-info.json");
-        let read = |path: &Path| read(path, &Arc::default());
+        let read = |path: &Path| read(path, None, &Arc::default());
         assert!(read(&path).unwrap().is_none());
         let fault = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, KEYS};
 use crate::job::{JobSecrets, Phase};
+use crate::sys::User;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -15,10 +16,22 @@ pub(super) const JOB_MARK: &str = "TESTFLINGER_AGENT_JOB";
 
 /// The agent's own environment without what is meant for the agent alone, then
 /// the configuration, as the original exports it.
-pub(super) fn of_commands(config: &Config, token_file: &Path) -> Vec<(OsString, OsString)> {
+pub(super) fn of_commands(
+    config: &Config,
+    token_file: &Path,
+    user: Option<&User>,
+) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = std::env::vars_os()
         .filter(|(name, _)| !is_the_agents(name))
         .collect();
+    if let Some(user) = user {
+        // As login(1) does; the rest of the agent's own is meant for its commands.
+        let home = ("HOME".into(), user.home.clone().into());
+        let names = ["USER", "LOGNAME"].map(|name| (name.into(), user.name.clone().into()));
+        environment.retain(|(name, _)| !["HOME", "USER", "LOGNAME"].iter().any(|own| name == own));
+        environment.push(home);
+        environment.extend(names);
+    }
     if std::env::var_os("PATH").is_none() {
         environment.push(("PATH".into(), PATH.into()));
     }

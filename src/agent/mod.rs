@@ -18,6 +18,7 @@ mod reload;
 mod serial;
 mod space;
 mod start;
+mod user;
 mod watchdog;
 mod work;
 
@@ -25,7 +26,7 @@ pub use start::{StartError, check, try_out};
 
 use crate::config::Config;
 use crate::job::{Progress, Record};
-use crate::sys::Signal;
+use crate::sys::{Signal, User};
 use crate::uplink::{self, Uplink};
 use crate::{error, info};
 use events::{Event, Events};
@@ -90,6 +91,8 @@ pub struct Agent {
     events: Events,
     /// What every command finds in its environment.
     environment: Vec<(OsString, OsString)>,
+    /// As whom commands run, if not as the agent does.
+    user: Option<User>,
     /// Since when it is to stop.
     stopping: Option<Instant>,
     /// When the last phase began.

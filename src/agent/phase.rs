@@ -86,12 +86,11 @@ impl Agent {
     fn open_output(&mut self, running: &Running, phase: Phase) -> Option<Output> {
         self.record(running, &Entry::Started(phase));
         let log = running.record.log(phase, LogType::Output);
-        let copy = running
-            .workspace
-            .as_ref()
-            .map(|workspace| workspace.log(phase));
+        // Only a convenience.
+        let workspace = running.workspace.as_ref();
+        let copy = workspace.and_then(|workspace| workspace.make_log(phase).ok());
         let limit = self.config.output_limit;
-        let file = match OutputFile::open(&log, copy.as_deref(), limit, &running.secrets) {
+        let file = match OutputFile::open(&log, copy, limit, &running.secrets) {
             Ok(file) => file,
             // A device is not left as it is for want of a log.
             Err(error) if phase == Phase::Cleanup => {
@@ -119,6 +118,7 @@ impl Agent {
             let kept = running.record.log(phase, LogType::Serial);
             let secrets = Arc::clone(&running.secrets);
             let tail = Tail::new(workspace.serial_log(phase), kept, limit, secrets);
+            let tail = tail.owned_by(workspace.owner());
             Serial::new(tail, Instant::now())
         });
         let mut output = Output {
@@ -183,7 +183,7 @@ impl Agent {
         let mut environment = self.environment.clone();
         environment.extend(secrets);
         environment.push((JOB_MARK.into(), running.job.id.clone().into()));
-        match Child::start(command, directory, &environment) {
+        match Child::start(command, directory, &environment, self.user.as_ref()) {
             Ok(mut child) => {
                 self.events.await_process(child.pid);
                 if let Some(leader) = Leader::of(child.pid) {

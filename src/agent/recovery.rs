@@ -44,7 +44,8 @@ impl Agent {
         let document = record.document();
         let job = document.and_then(|text| Job::parse(text).ok());
         let job = job.unwrap_or_else(|| Job::unknown(&id));
-        let workspace = Workspace::of_an_earlier_life(&self.config.execution_basedir, &job);
+        let workspace =
+            Workspace::of_an_earlier_life(&self.config.execution_basedir, &job, self.user.clone());
         let mut running = Running {
             secrets: Arc::new(Secrets::new(job.secrets.values())),
             job,

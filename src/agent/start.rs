@@ -2,7 +2,7 @@
 
 use super::events::Events;
 use super::overseers::Overseers;
-use super::{Agent, Mode, Setup, environment, idle};
+use super::{Agent, Mode, Setup, environment, idle, user};
 use crate::config::Config;
 use crate::job::{Entry, Progress, Record, Records};
 use crate::log::{self, LogFile};
@@ -86,11 +86,13 @@ impl Agent {
             config.server,
             config.job_queues.join(", ")
         );
-        let environment = environment::of_commands(&config, &token_file);
+        let user = user::of(&config).map_err(StartError::Missing)?;
+        let environment = environment::of_commands(&config, &token_file, user.as_ref());
         sys::oom::put_commands_first();
         let mut agent = Agent {
             events: Events::new(signals, pipe, inbox),
             environment,
+            user,
             uplink,
             config,
             config_path,
@@ -235,14 +237,19 @@ fn make_directories(config: &Config) -> Result<(), StartError> {
     for directory in basedirs {
         files::private_directory(directory).map_err(StartError::Missing)?;
     }
+    if let Some(user) = user::of(config).map_err(StartError::Missing)? {
+        user::let_through(&user, &config.execution_basedir).map_err(StartError::Missing)?;
+    }
     Ok(())
 }
 
-/// Whether the files of TLS that a configuration names are what they should be.
+/// Whether the user and the files of TLS that a configuration names are what they
+/// should be.
 ///
 /// # Errors
 /// A sentence, when they are not.
 pub fn check(config: &Config) -> Result<(), String> {
+    user::of(config)?;
     uplink::check(&config.server, &tls_files(config))
 }
 

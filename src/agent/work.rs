@@ -99,7 +99,9 @@ impl Agent {
         let agent_id = config.agent_id.clone();
         let results = config.results_basedir.clone();
         let execution = config.execution_basedir.clone();
-        let place = self.meanwhile(move || make_place(job, &agent_id, &results, &execution))?;
+        let user = self.user.clone();
+        let place = self
+            .meanwhile(move || make_place(job, &agent_id, &results, &execution, user.as_ref()))?;
         let record = Arc::new(place.record);
         self.uplink.job(Arc::clone(&record), progress);
         Some(Running {

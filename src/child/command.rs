@@ -1,7 +1,7 @@
 //! A command that has been started.
 
 use super::tree::{self, Tree};
-use crate::sys::{self, Pipe, Spawn};
+use crate::sys::{self, Pipe, Spawn, User};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -18,8 +18,9 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command` under `/bin/sh -c` with exactly this environment. What
-    /// earlier commands left running does not count as part of it.
+    /// Starts `command` under `/bin/sh -c` with exactly this environment, as a user of
+    /// its own if there is one. What earlier commands left running does not count as
+    /// part of it.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -27,6 +28,7 @@ impl Child {
         command: &str,
         directory: &Path,
         environment: &[(OsString, OsString)],
+        user: Option<&User>,
     ) -> io::Result<Child> {
         let tree = Tree::without(tree::descendants());
         let (pipe, output) = sys::pipe()?;
@@ -35,6 +37,7 @@ impl Child {
             directory,
             environment,
             output,
+            user,
         })?;
         Ok(Child {
             pid,

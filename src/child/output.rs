@@ -40,9 +40,8 @@ struct Copy {
 }
 
 impl OutputFile {
-    /// Opens the log, and makes a copy for the phase's own scripts if one can be
-    /// made: what stands in that place is replaced, never followed. A log that an
-    /// earlier life of the agent began goes on.
+    /// Opens the log; `copy` is for the phase's own scripts. A log that an earlier life
+    /// of the agent began goes on.
     ///
     /// Of what the command prints, `limit` bytes are kept; a mask counts as what it
     /// is, and not as what it stands for.
@@ -51,11 +50,10 @@ impl OutputFile {
     /// When the log cannot be opened; the copy is only a convenience.
     pub fn open(
         log: &Path,
-        copy: Option<&Path>,
+        copy: Option<File>,
         limit: u64,
         secrets: &Arc<Secrets>,
     ) -> io::Result<OutputFile> {
-        let copy = copy.and_then(|path| files::create_fresh(path).ok());
         let copy = copy.map(|file| Copy {
             file,
             room: SCRIPT_COPY_LIMIT,
@@ -235,7 +233,13 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tfa-output-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (log, copy) = (directory.join("log"), directory.join("copy"));
-        let mut output = OutputFile::open(&log, Some(&copy), u64::MAX, &none()).unwrap();
+        let mut output = OutputFile::open(
+            &log,
+            Some(files::create_fresh(&copy).unwrap()),
+            u64::MAX,
+            &none(),
+        )
+        .unwrap();
         let chunk = vec![b'x'; 3 << 20];
         for _ in 0..4 {
             output.bytes(&chunk);
@@ -297,7 +301,13 @@ mod tests {
         let (log, copy) = (directory.join("log"), directory.join("copy"));
         let secrets = Arc::new(Secrets::new(["pass€word", "killed"]));
         let (long, short) = (secrets.masked("pass€word"), secrets.masked("killed"));
-        let mut output = OutputFile::open(&log, Some(&copy), 30, &secrets).unwrap();
+        let mut output = OutputFile::open(
+            &log,
+            Some(files::create_fresh(&copy).unwrap()),
+            30,
+            &secrets,
+        )
+        .unwrap();
         let text = || std::fs::read_to_string(&log).unwrap();
         output.bytes(b"one pass\xe2");
         assert_eq!((output.length(), &text()[..]), (4, "one "));

@@ -20,6 +20,8 @@ pub struct Tail {
     kept: PathBuf,
     limit: u64,
     secrets: Arc<Secrets>,
+    /// To whom it has to belong.
+    owner: Option<u32>,
     open: Option<Open>,
     /// There was more than one look reads.
     behind: bool,
@@ -48,10 +50,18 @@ impl Tail {
             kept,
             limit,
             secrets,
+            owner: None,
             open: None,
             behind: false,
             fault: None,
         }
+    }
+
+    /// The same, if the file belongs to this user: none other's is read.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Option<u32>) -> Tail {
+        self.owner = owner;
+        self
     }
 
     /// Reads what is new; how much is kept now, if that is more than before.
@@ -115,7 +125,7 @@ impl Tail {
 
     fn read_some(&mut self) -> io::Result<usize> {
         let Some(open) = &mut self.open else {
-            let file = files::open_regular(&self.path).inspect_err(|error| {
+            let file = files::open_regular_of(&self.path, self.owner).inspect_err(|error| {
                 let is_there = error.kind() != io::ErrorKind::NotFound;
                 self.fault = is_there.then(|| error.to_string());
             })?;
@@ -138,7 +148,7 @@ impl Tail {
             return Ok(read);
         }
         // Cut short, or another file by now: what is there is new.
-        let now = files::open_regular(&self.path)?;
+        let now = files::open_regular_of(&self.path, self.owner)?;
         let metadata = now.metadata()?;
         if metadata.ino() != open.inode || metadata.len() < open.read {
             open.inode = metadata.ino();

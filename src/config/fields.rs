@@ -338,6 +338,7 @@ mod tests {
                     ("10M", "the text \"10M\""),
                     ("1000000000000001", "the number 1000000000000001"),
                 ],
+                Kind::User => &[("[a]", "a list"), ("{a: b}", "a map")],
                 Kind::Format => &[("xml", "the text \"xml\""), ("[a]", "a list")],
                 Kind::YesNo => &[
                     ("1", "the number 1"),

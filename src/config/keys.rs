@@ -31,6 +31,8 @@ pub enum Kind {
     Directory,
     /// The path of a file.
     File,
+    /// The name of a user of the machine.
+    User,
     /// How lines of the log look.
     Format,
     /// The name of a level of Python's logging.
@@ -63,6 +65,7 @@ impl Kind {
             Kind::Bytes => "a whole number of bytes from 0 to 1000000000000000",
             Kind::Directory => "the path of a directory",
             Kind::File => "the path of a file",
+            Kind::User => "the name of a user",
             Kind::Format => "text or json",
             Kind::Level => "DEBUG, INFO, WARNING, ERROR or CRITICAL",
             Kind::YesNo => "true or false",
@@ -77,7 +80,7 @@ impl Kind {
     /// that no command expects them in its environment.
     #[must_use]
     pub fn is_our_own(self) -> bool {
-        matches!(self, Kind::Bytes | Kind::File | Kind::Format)
+        matches!(self, Kind::Bytes | Kind::File | Kind::User | Kind::Format)
     }
 
     /// Whether the values are text, which phase commands find in their
@@ -96,7 +99,7 @@ pub(super) const MAX_BYTES: u64 = 1_000_000_000_000_000;
 
 /// Every key that may stand in a configuration file.
 #[rustfmt::skip] // A table reads best with one row a line.
-pub const KEYS: [Key; 35] = [
+pub const KEYS: [Key; 36] = [
     key("agent_id", Kind::Name, "", "unique name of this agent; required"),
     key("server_address", Kind::Address, "", "where the server is, `http://` unless said otherwise; required"),
     key("job_queues", Kind::Queues, "", "the queues that jobs are taken from; required"),
@@ -128,6 +131,7 @@ pub const KEYS: [Key; 35] = [
     key("min_free_space", Kind::Bytes, "67108864", "bytes that must be free in both base directories before a job is taken, or a tenth of the file system if that is less"),
     key("stop_grace", Kind::Seconds, "10", "time from TERM to KILL"),
     key("watchdog_device", Kind::File, "", "the board's watchdog, such as `/dev/watchdog`: fed while the agent works"),
+    key("run_as", Kind::User, "", "the user as whom the commands of the phases run, instead of the agent's own"),
     key("output_bytes", Kind::Unused, "", "no use any more: all output is sent"),
     key("links", Kind::Unused, "", "no use any more"),
     key("control_host", Kind::Unused, "", "no use any more"),

@@ -74,6 +74,8 @@ pub struct Config {
     pub stop_grace: Duration,
     /// The board's watchdog, if it is to be fed.
     pub watchdog_device: Option<PathBuf>,
+    /// As whom phase commands run, or empty.
+    pub run_as: String,
     /// What phase commands find in their environment beside the agent's own.
     pub environment: Vec<(String, String)>,
     /// What is odd, but no reason to stop; to be logged once the log is open.
@@ -149,6 +151,7 @@ impl Config {
             // Never absent: the table has a default.
             stop_grace: Duration::from_secs(fields.seconds("stop_grace")?.unwrap_or(1)),
             watchdog_device: fields.file("watchdog_device")?,
+            run_as: fields.text("run_as", Kind::User)?,
             environment: Vec::new(),
             warnings,
             commands,

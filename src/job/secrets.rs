@@ -8,7 +8,7 @@ use std::fmt;
 
 /// All of them together may be so large; in bytes. What they are looked for with
 /// takes some ninety times as much memory.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = 128 << 10;
 
 /// A variable's name and value, or why it cannot be had.
 type Variable = Result<(String, String), String>;

@@ -3,8 +3,8 @@
 
 use super::{Job, Phase};
 use crate::json::Object;
-use crate::sys::files;
-use std::fs::{DirBuilder, Metadata};
+use crate::sys::{User, files};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,17 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Workspace {
     directory: PathBuf,
+    /// Whose it is, if not the agent's.
+    user: Option<User>,
 }
 
 impl Workspace {
-    /// Makes it; what an earlier run of the same job left there is removed.
+    /// Makes it, for this user; what an earlier run of the same job left there is
+    /// removed.
     ///
     /// # Errors
     /// When the disk does not take it, or an earlier one cannot be removed.
-    pub fn create(basedir: &Path, job: &Job) -> io::Result<Workspace> {
+    pub fn create(basedir: &Path, job: &Job, user: Option<User>) -> io::Result<Workspace> {
         let directory = basedir.join(&job.id);
         match files::remove_tree(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -29,16 +32,17 @@ impl Workspace {
             }
             other => other?,
         }
-        let workspace = Workspace { directory };
+        let workspace = Workspace { directory, user };
         workspace.furnish(job)?;
         Ok(workspace)
     }
 
     /// The one of a job that an earlier life of the agent ran; it may be gone.
     #[must_use]
-    pub fn of_an_earlier_life(basedir: &Path, job: &Job) -> Workspace {
+    pub fn of_an_earlier_life(basedir: &Path, job: &Job, user: Option<User>) -> Workspace {
         Workspace {
             directory: basedir.join(&job.id),
+            user,
         }
     }
 
@@ -67,7 +71,14 @@ impl Workspace {
         self.write("testflinger.json", &job.text)?;
         self.write("testflinger-outcome.json", "{}")?;
         // Hosts bind-mount it, so it must be there before a connector writes it.
-        self.write("device-connector-error.json", "")
+        self.write("device-connector-error.json", "")?;
+        // Last, so that nobody else has been in there.
+        self.give(&File::open(&self.directory)?)
+    }
+
+    /// Makes something in it its user's.
+    fn give(&self, file: &File) -> io::Result<()> {
+        self.user.as_ref().map_or(Ok(()), |user| user.give(file))
     }
 
     /// Where it is.
@@ -76,10 +87,19 @@ impl Workspace {
         &self.directory
     }
 
-    /// Where scripts find a copy of a phase's output.
+    /// To whom all belongs that is used of it; anybody's may be where it is the
+    /// agent's. The job may have made a link to a file that it cannot read itself.
     #[must_use]
-    pub fn log(&self, phase: Phase) -> PathBuf {
-        self.directory.join(format!("{phase}.log"))
+    pub fn owner(&self) -> Option<u32> {
+        self.user.as_ref().map(|user| user.uid)
+    }
+
+    /// Makes the copy of a phase's output that scripts find.
+    ///
+    /// # Errors
+    /// When the job left no room or no directory for it.
+    pub fn make_log(&self, phase: Phase) -> io::Result<File> {
+        self.make(&format!("{phase}.log"))
     }
 
     /// Where device connectors write what the serial line says in a phase.
@@ -115,7 +135,13 @@ impl Workspace {
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        files::create_fresh(&self.directory.join(name))?.write_all(text.as_bytes())
+        self.make(name)?.write_all(text.as_bytes())
+    }
+
+    fn make(&self, name: &str) -> io::Result<File> {
+        let file = files::create_fresh(&self.directory.join(name))?;
+        self.give(&file)?;
+        Ok(file)
     }
 
     /// Removes it with all in it.

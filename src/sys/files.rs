@@ -164,6 +164,47 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// The same where it has to belong to a user: a link can be made to a file that its
+/// maker cannot read.
+///
+/// # Errors
+/// Also when it belongs to another one.
+pub fn open_regular_of(path: &Path, owner: Option<u32>) -> io::Result<File> {
+    let file = open_regular(path)?;
+    if owner.is_some_and(|owner| file.metadata().is_ok_and(|file| file.uid() != owner)) {
+        return Err(io::Error::other("it belongs to another user"));
+    }
+    Ok(file)
+}
+
+/// Removes from a tree whatever does not belong to a user, but directories: a link can
+/// be made to a file that its maker cannot read. How many names that were.
+///
+/// # Errors
+/// When the tree cannot be walked or changed, or is deeper than anybody needs.
+pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
+    fn walk(directory: &Path, owner: u32, levels: u32) -> io::Result<u64> {
+        let Some(levels) = levels.checked_sub(1) else {
+            return Err(io::Error::other(
+                "it has too many directories in each other",
+            ));
+        };
+        let mut removed = 0;
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let metadata = fs::symlink_metadata(&path)?;
+            if metadata.is_dir() {
+                removed += walk(&path, owner, levels)?;
+            } else if metadata.uid() != owner {
+                fs::remove_file(path)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+    walk(directory, owner, 128)
+}
+
 /// The whole of a file that a person named, up to `limit` bytes: it may be a link,
 /// but is a regular file, so that nobody waits for its other end.
 ///

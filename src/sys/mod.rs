@@ -17,6 +17,7 @@ mod poll;
 mod process;
 mod signal;
 mod socket;
+mod user;
 mod watchdog;
 
 pub use changes::Changes;
@@ -28,6 +29,7 @@ pub use process::{
 };
 pub use signal::{Signal, Signals, hold_signals, release_signals};
 pub use socket::unsent;
+pub use user::User;
 pub use watchdog::open_watchdog;
 
 use std::hash::{BuildHasher, Hasher, RandomState};

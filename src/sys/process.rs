@@ -1,5 +1,6 @@
 //! Processes: starting, signalling and reaping them.
 
+use super::User;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,6 +41,8 @@ pub struct Spawn<'a> {
     pub environment: &'a [(OsString, OsString)],
     /// Where its output and errors go, in the order in which they are written.
     pub output: OwnedFd,
+    /// As whom it runs, if not as this process does.
+    pub user: Option<&'a User>,
 }
 
 /// The shell that runs the phases' commands.
@@ -66,9 +69,10 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
         .stdout(spawn.output)
         .stderr(errors);
     let oom_score = super::oom::of_commands();
+    let user = spawn.user.cloned();
     // SAFETY: the closure runs between fork and exec; setsid, signal, the two of
-    // the mask and oom::write are async-signal-safe, and it allocates nothing. A
-    // zeroed set is valid.
+    // the mask, oom::write and User::become_them are async-signal-safe, and it
+    // allocates nothing. A zeroed set is valid.
     unsafe {
         command.pre_exec(move || {
             super::cerr(libc::setsid())?;
@@ -88,7 +92,7 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
                 &raw const none,
                 keep_no_old,
             ))?;
-            Ok(())
+            user.as_ref().map_or(Ok(()), User::become_them)
         });
     }
     let child = command.spawn().map_err(|error| {

@@ -136,6 +136,23 @@ pub fn as_user(user: &str) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).to_vec())
 }
 
+/// The name of a user with no rights, as whom this one can run commands.
+///
+/// `None`, once that is said: only root can do that.
+pub fn another_user() -> Option<&'static str> {
+    let user = "nobody";
+    if !works(&[
+        "setpriv",
+        &format!("--reuid={user}"),
+        "--clear-groups",
+        "true",
+    ]) {
+        skip("root, and the user nobody");
+        return None;
+    }
+    Some(user)
+}
+
 /// A name server of the loopback network that is asked and never answers, and
 /// its address.
 ///

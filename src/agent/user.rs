@@ -1,0 +1,60 @@
+//! As whom the commands of the phases run.
+
+use crate::config::Config;
+use crate::sys::{self, User};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The user that a configuration names, if it names one.
+///
+/// # Errors
+/// A sentence, when there is none of that name, or this process cannot become them.
+pub(super) fn of(config: &Config) -> Result<Option<User>, String> {
+    let name = &config.run_as;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let user = User::find(name)
+        .map_err(|error| format!("run_as: cannot look for the user {name}: {error}"))?;
+    let Some(user) = user else {
+        return Err(format!("run_as: there is no user {name} in /etc/passwd"));
+    };
+    if user.uid == 0 {
+        return Err(format!(
+            "run_as: {name} may do everything, as the agent may; leave run_as out, or name another user"
+        ));
+    }
+    if sys::effective_user() != 0 {
+        return Err(format!(
+            "run_as: only an agent that runs as root can run commands as {name}"
+        ));
+    }
+    Ok(Some(user))
+}
+
+/// Lets a user's commands go through the directory in which their workspaces are, and
+/// see nothing in it; makes sure that they can come there.
+///
+/// # Errors
+/// A sentence that says where they cannot.
+pub(super) fn let_through(user: &User, basedir: &Path) -> Result<(), String> {
+    fs::set_permissions(basedir, Permissions::from_mode(0o711))
+        .map_err(|error| format!("cannot change the mode of {}: {error}", basedir.display()))?;
+    let mut place = PathBuf::new();
+    for part in basedir.components() {
+        place.push(part);
+        let metadata = fs::metadata(&place)
+            .map_err(|error| format!("cannot look at {}: {error}", place.display()))?;
+        if !user.can_enter(&metadata) {
+            let place = place.display();
+            return Err(format!(
+                "the commands of {} cannot come to {}: `chmod o+x {place}` lets them through, or \
+                 choose another execution_basedir",
+                user.name,
+                basedir.display()
+            ));
+        }
+    }
+    Ok(())
+}
