@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use support::gate::Gate;
 use support::lab::{Agent, Lab, is_alive, numbers, wait_for_file, wait_until};
-use support::means::fixture_command;
+use support::means::{fixture_command, has_cgroups, is_native};
 use support::proxy::Fault;
 use testflinger_agent::job::Phase;
 
@@ -291,4 +291,35 @@ fn row_33_nothing_is_done_twice_when_all_but_the_delivery_was_over() {
         lab.server.artifact(&job).is_some(),
         "what was moved is found"
     );
+}
+
+/// Neither its session nor its environment tells whose it is; its control group does.
+#[test]
+fn row_33_a_daemon_that_left_everything_behind_is_found_by_its_control_group() {
+    if !has_cgroups() || !is_native("what it starts is in no control group of its own") {
+        return;
+    }
+    let lab = Lab::new();
+    let (pids, gate) = (lab.scratch.path("pids"), Gate::new(&lab.scratch, "never"));
+    let test = format!(
+        "setsid env -i sh -c 'setsid sh -c \"echo \\$\\$ > {}; exec sleep 1000\" &' & echo begun; {}",
+        pids.display(),
+        gate.words()
+    );
+    let lab = lab.command("test", &test);
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "begun\n");
+    let daemon = numbers(&pids)[0];
+    kill(agent);
+    assert!(is_alive(daemon));
+    let agent = lab.agent();
+    is_home(&lab, &job);
+    assert!(!is_alive(daemon), "{}", agent.log());
+    let name = format!("testflinger-agent-{job}");
+    let groups = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-name", &name])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&groups.stdout), "", "it is removed");
 }

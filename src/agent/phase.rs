@@ -5,7 +5,7 @@ use super::serial::Serial;
 use super::work::Running;
 use super::{Agent, Event, LAST_CLEANUP, Mode};
 use crate::child::tree::Leader;
-use crate::child::{Child, OutputFile, Stop, Tail, Watch};
+use crate::child::{Child, OutputFile, Setting, Stop, Tail, Watch};
 use crate::job::{AgentLimits, Entry, LogType, NOT_RUN, Phase, limits};
 use crate::{error, info, warning};
 use std::sync::Arc;
@@ -183,7 +183,13 @@ impl Agent {
         let mut environment = self.environment.clone();
         environment.extend(secrets);
         environment.push((JOB_MARK.into(), running.job.id.clone().into()));
-        match Child::start(command, directory, &environment, self.user.as_ref()) {
+        let setting = Setting {
+            directory,
+            environment: &environment,
+            user: self.user.as_ref(),
+            cgroup: running.cgroup.as_ref(),
+        };
+        match Child::start(command, setting) {
             Ok(mut child) => {
                 self.events.await_process(child.pid);
                 if let Some(leader) = Leader::of(child.pid) {

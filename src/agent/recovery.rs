@@ -8,7 +8,7 @@ use super::device::DeviceInfo;
 use super::environment::JOB_MARK;
 use super::work::Running;
 use crate::child::tree::{self, Tree};
-use crate::child::{OutputFile, Secrets};
+use crate::child::{Cgroup, OutputFile, Secrets};
 use crate::job::{
     Entry, Job, LOG_TYPES, LogType, NOT_RUN, PHASES, Phase, Progress, Record, Workspace,
 };
@@ -32,7 +32,7 @@ impl Agent {
         self.say_status(&format!("job {id}: taking it up again"));
         self.cancelled = false;
         let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
-        self.end_leftovers(&tree);
+        self.end_leftovers(&tree.with_cgroup(Cgroup::find(&id)));
         let interrupted = progress.interrupted();
         // On record before anything else is done.
         amend(&record, &mut progress, &Entry::TakenUp);
@@ -54,6 +54,7 @@ impl Agent {
             statuses: progress.statuses().collect(),
             device_info: DeviceInfo::of_an_earlier_life(progress.device_info),
             sessions: Vec::new(),
+            cgroup: Cgroup::make(&id),
             bystanders: tree::descendants(),
             is_taken_up: true,
         };

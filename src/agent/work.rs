@@ -3,8 +3,8 @@
 use super::chores::{clear_place, make_place, sync_outcome};
 use super::device::DeviceInfo;
 use super::{Agent, Event, LAST_DELIVERY};
-use crate::child::Secrets;
 use crate::child::tree::{self, Process, Tree};
+use crate::child::{Cgroup, Secrets};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
 use crate::{error, info, uplink, warning};
 use std::collections::HashSet;
@@ -29,6 +29,8 @@ pub(super) struct Running {
     pub(super) secrets: Arc<Secrets>,
     /// Sessions of commands that left something behind.
     pub(super) sessions: Vec<i32>,
+    /// Where its processes are, if the kernel keeps them together.
+    pub(super) cgroup: Option<Cgroup>,
     /// Processes that were there before the job.
     pub(super) bystanders: HashSet<Process>,
     /// An earlier life of the agent began it.
@@ -79,7 +81,10 @@ impl Agent {
             .fold(Tree::without(bystanders), |tree, &session| {
                 tree.with_session(session)
             });
-        self.end_leftovers(&leftovers);
+        self.end_leftovers(&leftovers.with_cgroup(running.cgroup.clone()));
+        if let Some(cgroup) = &running.cgroup {
+            cgroup.remove();
+        }
         self.finish(running);
         if !self.abandoned {
             self.deliver();
@@ -105,6 +110,7 @@ impl Agent {
         let record = Arc::new(place.record);
         self.uplink.job(Arc::clone(&record), progress);
         Some(Running {
+            cgroup: Cgroup::make(&place.job.id),
             job: place.job,
             secrets: Arc::new(place.secrets),
             record,

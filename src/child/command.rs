@@ -1,5 +1,6 @@
 //! A command that has been started.
 
+use super::Cgroup;
 use super::tree::{self, Tree};
 use crate::sys::{self, Pipe, Spawn, User};
 use std::ffi::OsString;
@@ -17,27 +18,37 @@ pub struct Child {
     pub tree: Tree,
 }
 
+/// Where and as what a command runs. The environment may hold secrets: it is not for
+/// printing.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// Its working directory.
+    pub directory: &'a Path,
+    /// Its whole environment.
+    pub environment: &'a [(OsString, OsString)],
+    /// As whom, if not as the agent.
+    pub user: Option<&'a User>,
+    /// In which control group, if not in the agent's.
+    pub cgroup: Option<&'a Cgroup>,
+}
+
 impl Child {
-    /// Starts `command` under `/bin/sh -c` with exactly this environment, as a user of
-    /// its own if there is one. What earlier commands left running does not count as
-    /// part of it.
+    /// Starts `command` under `/bin/sh -c`. What earlier commands left running does not
+    /// count as part of it.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(
-        command: &str,
-        directory: &Path,
-        environment: &[(OsString, OsString)],
-        user: Option<&User>,
-    ) -> io::Result<Child> {
+    pub fn start(command: &str, setting: Setting<'_>) -> io::Result<Child> {
         let tree = Tree::without(tree::descendants());
         let (pipe, output) = sys::pipe()?;
         let pid = sys::spawn(Spawn {
             command,
-            directory,
-            environment,
+            directory: setting.directory,
+            environment: setting.environment,
             output,
-            user,
+            user: setting.user,
+            // Without it, there are other ways to find its processes.
+            cgroup: setting.cgroup.and_then(|cgroup| cgroup.entrance().ok()),
         })?;
         Ok(Child {
             pid,

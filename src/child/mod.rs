@@ -4,6 +4,7 @@
 //! This room knows no jobs and no servers, and decides nothing: when to stop a
 //! command is what [`Watch`] computes and the agent carries out.
 
+mod cgroup;
 mod command;
 mod mask;
 mod output;
@@ -12,7 +13,8 @@ mod text;
 pub mod tree;
 mod watch;
 
-pub use command::Child;
+pub use cgroup::Cgroup;
+pub use command::{Child, Setting};
 pub use mask::{Masker, Secrets};
 pub use output::{OutputFile, SCRIPT_COPY_LIMIT};
 pub use tail::Tail;

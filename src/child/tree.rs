@@ -2,8 +2,10 @@
 //!
 //! A process belongs to a command when it is in the command's session, or when
 //! it descends from the agent and was not there before the command started: the
-//! agent is a subreaper, so daemons that left their session descend from it.
+//! agent is a subreaper, so daemons that left their session descend from it. After a
+//! crash of the agent they do not, and its control group tells, where there is one.
 
+use super::Cgroup;
 use crate::sys;
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -169,6 +171,8 @@ pub struct Tree {
     spared: HashSet<Process>,
     /// A variable and its value that all of them were started with.
     mark: Option<String>,
+    /// The control group that all of them were started in.
+    cgroup: Option<Cgroup>,
 }
 
 impl Tree {
@@ -185,6 +189,7 @@ impl Tree {
             sessions: live.map(|leader| leader.process.pid).collect(),
             spared: descendants(),
             mark: Some(mark.to_owned()),
+            cgroup: None,
         }
     }
 
@@ -204,12 +209,27 @@ impl Tree {
         self
     }
 
+    /// The same, with everything in this control group.
+    #[must_use]
+    pub fn with_cgroup(mut self, cgroup: Option<Cgroup>) -> Tree {
+        self.cgroup = cgroup;
+        self
+    }
+
     fn members(&self) -> Vec<Entry> {
         self.members_of(&processes())
     }
 
     fn members_of(&self, entries: &[Entry]) -> Vec<Entry> {
         let mut found = members(entries, own_pid(), &self.sessions, &self.spared);
+        if let Some(cgroup) = &self.cgroup {
+            let inside = cgroup.members();
+            let others = entries.iter().filter(|entry| {
+                !entry.zombie && inside.contains(&entry.process.pid) && !found.contains(entry)
+            });
+            let others: Vec<Entry> = others.copied().collect();
+            found.extend(others);
+        }
         if let Some(mark) = &self.mark {
             let others = entries.iter().filter(|entry| !found.contains(entry));
             let marked: Vec<Entry> = others
@@ -273,6 +293,9 @@ impl Tree {
             if !entry.zombie {
                 groups.remove(&entry.group);
             }
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
         }
         for entry in &members {
             let _ = sys::send_signal(entry.process.pid, true);

@@ -2,8 +2,9 @@
 
 use super::User;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -43,6 +44,8 @@ pub struct Spawn<'a> {
     pub output: OwnedFd,
     /// As whom it runs, if not as this process does.
     pub user: Option<&'a User>,
+    /// Where it writes `0` to be in a control group.
+    pub cgroup: Option<File>,
 }
 
 /// The shell that runs the phases' commands.
@@ -70,12 +73,17 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<i32> {
         .stderr(errors);
     let oom_score = super::oom::of_commands();
     let user = spawn.user.cloned();
-    // SAFETY: the closure runs between fork and exec; setsid, signal, the two of
-    // the mask, oom::write and User::become_them are async-signal-safe, and it
+    let cgroup = spawn.cgroup;
+    // SAFETY: the closure runs between fork and exec; setsid, write, signal, the two
+    // of the mask, oom::write and User::become_them are async-signal-safe, and it
     // allocates nothing. A zeroed set is valid.
     unsafe {
         command.pre_exec(move || {
             super::cerr(libc::setsid())?;
+            if let Some(cgroup) = &cgroup {
+                // It may have been removed; a command is not held up for that.
+                libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1);
+            }
             if let Some(score) = &oom_score {
                 super::oom::write(score.as_bytes());
             }

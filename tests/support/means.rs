@@ -136,6 +136,20 @@ pub fn as_user(user: &str) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).to_vec())
 }
 
+/// Whether control groups of version 2 can be made here.
+pub fn has_cgroups() -> bool {
+    let probe = format!("testflinger-probe-{}", std::process::id());
+    let script = format!(
+        "set -e; p=$(awk '/ - cgroup2 / {{ print $5; exit }}' /proc/self/mountinfo); \
+         o=$(sed -n 's/^0:://p' /proc/self/cgroup); mkdir \"$p$o/{probe}\"; rmdir \"$p$o/{probe}\""
+    );
+    let has = works(&["sh", "-c", &script]);
+    if !has {
+        skip("control groups (version 2) that this user can make");
+    }
+    has
+}
+
 /// The name of a user with no rights, as whom this one can run commands.
 ///
 /// `None`, once that is said: only root can do that.
