@@ -9,10 +9,11 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 use support::gate::Gate;
-use support::lab::{Lab, PATIENCE, is_alive, numbers, wait_until};
+use support::lab::{Lab, PATIENCE, is_alive, numbers, wait_until, wait_until_within};
 use support::means::{fixture_command, is_native, limit_descriptors};
 use support::proxy::Fault;
 use testflinger_agent::job::Phase;
+use testflinger_agent::local::View;
 
 const FRAGMENTS: &str = "/v1/result/*/log/output";
 
@@ -237,4 +238,44 @@ fn row_46_a_job_that_runs_out_of_descriptors_says_so_and_the_next_one_runs() {
     lab.wait_until_complete(&next);
     assert_eq!(lab.body(&next, Phase::Test), "tested\n", "{}", agent.log());
     assert_eq!(fs::read_to_string(cleaned).unwrap(), "x\n");
+}
+
+/// The only way to learn of a cancellation is to read all that the job has printed.
+#[test]
+fn row_26_two_hundred_megabytes_of_output_are_read_in_little_memory_and_not_often() {
+    if !is_native("memory and threads are those of the emulator") {
+        return;
+    }
+    const BYTES: usize = 200_000_000;
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "never");
+    let test = format!("yes 'fifteen letters' | head -c {BYTES}; {}", gate.words());
+    let lab = lab.command("test", &test).set("stop_grace", "1");
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    let readings = |view: View<'_>| {
+        let gets = view.exchanges().iter().filter(|one| one.method == "GET");
+        let at = gets
+            .filter(|one| one.path.ends_with(&job))
+            .map(|one| one.at);
+        at.collect::<Vec<_>>()
+    };
+    let length = |view: View<'_>| {
+        let fragments = view.fragments(&job);
+        fragments.iter().map(|one| one.length).sum::<u64>()
+    };
+    wait_until_within("all of it is there", PATIENCE * 5, || {
+        lab.server.view(length) >= BYTES as u64
+    });
+    let before = lab.server.view(readings).len();
+    wait_until_within("it is read", PATIENCE * 5, || {
+        lab.server.view(readings).len() > before + 1
+    });
+    assert!(lab.server.cancel(&job));
+    wait_until_within("the job comes home", PATIENCE * 5, || {
+        !lab.scratch.path("results").join(&job).exists()
+    });
+    assert_eq!(lab.status(&job, "test"), Some(247), "{}", agent.log());
+    let resident = kibibytes(agent.pid(), "VmHWM");
+    assert!(resident < RESIDENT, "{resident} KiB");
 }
