@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload soak-replies torture clean tools
+.PHONY: build demo test bench soak-upload soak-replies soak torture clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -29,6 +29,13 @@ soak-upload:
 soak-replies:
 	TESTFLINGER_LOST_REPLIES=1000 $(CARGO) test --locked --quiet --test read_back -- \
 		--exact row_21_no_text_is_lost_or_doubled_when_replies_are_lost --nocapture
+
+# A thousand jobs with outages between them, and what is left of that in the agent: seven
+# minutes.
+soak:
+	TESTFLINGER_SOAK_JOBS=1000 $(CARGO) test --locked --quiet --test resources -- \
+		--exact row_45_two_hundred_jobs_with_outages_between_them_leave_nothing_in_the_agent \
+		--nocapture
 
 # A thousand agents are killed at random times: one minute.
 torture:
