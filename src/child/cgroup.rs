@@ -3,7 +3,7 @@
 //! session, their parents and their environment.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Levels of groups below the job's own that are looked at.
@@ -65,7 +65,10 @@ impl Cgroup {
     /// Ends all of its processes in one moment, whatever they fork meanwhile. Kernels
     /// before 5.14 do not know how; then nothing happens.
     pub fn kill(&self) {
-        let _ = fs::write(self.directory.join("cgroup.kill"), "1");
+        let kill = self.directory.join("cgroup.kill");
+        // What is not there is not made.
+        let kill = OpenOptions::new().write(true).open(kill);
+        let _ = kill.and_then(|mut kill| kill.write_all(b"1"));
     }
 
     /// Removes it, if nobody is in it any more.
