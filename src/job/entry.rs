@@ -208,12 +208,17 @@ impl Entry {
 
     /// Whether the entry must survive a power cut before anybody is told of it.
     /// What the server has can be found out again, and a phase whose beginning is
-    /// lost is not run after a power cut either; cards wear out.
+    /// lost is not run after a power cut either, but for the cleanup: it begins anew
+    /// then, after what it had printed. Cards wear out.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         matches!(
             self,
-            Entry::Taken { .. } | Entry::TakenUp | Entry::Ended { .. } | Entry::Finished { .. }
+            Entry::Taken { .. }
+                | Entry::TakenUp
+                | Entry::Started(Phase::Cleanup)
+                | Entry::Ended { .. }
+                | Entry::Finished { .. }
         )
     }
 }

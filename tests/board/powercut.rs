@@ -220,5 +220,6 @@ fn main() {
         }
     }
     println!("{cuts} power cuts: no outcome lost, {lost} jobs lost on their way to the disk");
-    assert!(lost * 10 <= cuts, "{lost}");
+    // A few milliseconds of the two seconds that a job takes.
+    assert!(lost <= 1 + cuts / 20, "{lost}");
 }
