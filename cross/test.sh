@@ -31,7 +31,8 @@ if [ $# -eq 0 ]; then
 fi
 cd "$root"
 # The fixture as well: `cargo test --test` does not build it.
-cargo test --locked --quiet --tests --examples --no-run
+cargo test --locked --quiet --tests --no-run
+cargo build --locked --quiet --examples
 
 # Two files at a time, because they wait more than they compute.
 said=$root/target/cross/$target/tests
