@@ -44,7 +44,7 @@ fn installed(scratch: &Scratch, init: &str) -> PathBuf {
     assert!(output.status.success(), "{output:?}");
     assert!(scratch.path("prefix/bin/testflinger-agent").exists());
     let state = fs::metadata(root.join("var/lib/testflinger-agent")).unwrap();
-    assert_eq!(state.permissions().mode() & 0o777, 0o700);
+    assert_eq!(state.permissions().mode() & 0o777, 0o711);
     root
 }
 
@@ -286,9 +286,11 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     assert_eq!(run("status"), runs(first));
 
     fs::write(&config, "agent_id: x\n").unwrap();
-    let (status, said) = run("restart");
     let why = "server_address is missing";
-    assert!(status == 1 && said.contains(why), "{said}");
+    for action in ["restart", "reload"] {
+        let (status, said) = run(action);
+        assert!(status == 1 && said.contains(why), "{action}: {said}");
+    }
     assert_eq!(run("status"), runs(first));
     fs::write(&config, format!("{text}test_command: echo two\n")).unwrap();
     let (status, said) = run("restart");
