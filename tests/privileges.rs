@@ -176,4 +176,19 @@ fn a_user_who_cannot_be_become_is_named() {
     let ended = start(&lab);
     assert_eq!(ended.status, 4);
     assert!(ended.stderr.contains("chmod o+x"), "{ended:?}");
+    // Theirs is the way there.
+    let lab = lab_of(user);
+    let home = lab.scratch.path("home");
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).unwrap();
+    let run = home.join("run");
+    let lab = lab.set("execution_basedir", &format!("{run:?}"));
+    let ended = start(&lab);
+    assert_eq!(ended.status, 4);
+    assert!(ended.stderr.contains("is theirs to change"), "{ended:?}");
+    // A place of everybody's stays what it is.
+    let mode = fs::metadata("/tmp").unwrap().mode();
+    let ended = start(&lab_of(user).set("execution_basedir", "/tmp"));
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert_eq!(fs::metadata("/tmp").unwrap().mode(), mode);
 }

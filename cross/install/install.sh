@@ -60,7 +60,8 @@ mv "$destdir$prefix/bin/testflinger-agent.new" "$destdir$prefix/bin/testflinger-
 echo "$destdir$prefix/bin/testflinger-agent"
 # The token lies here, and what is owed to the server.
 mkdir -p "$destdir/var/lib/testflinger-agent"
-chmod 700 "$destdir/var/lib/testflinger-agent"
+# Only to be gone through: see run_as.
+chmod 711 "$destdir/var/lib/testflinger-agent"
 if [ -e "$destdir/etc/testflinger-agent.conf" ]; then
 	echo "$destdir/etc/testflinger-agent.conf stays as it is"
 else

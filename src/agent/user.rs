@@ -33,26 +33,38 @@ pub(super) fn of(config: &Config) -> Result<Option<User>, String> {
     Ok(Some(user))
 }
 
-/// Lets a user's commands go through the directory in which their workspaces are, and
-/// see nothing in it; makes sure that they can come there.
+/// Lets a user's commands go through the directory in which their workspaces are;
+/// makes sure that they can come there, and can put nothing else in its place.
 ///
 /// # Errors
-/// A sentence that says where they cannot.
+/// A sentence that says where that is not so.
 pub(super) fn let_through(user: &User, basedir: &Path) -> Result<(), String> {
-    fs::set_permissions(basedir, Permissions::from_mode(0o711))
-        .map_err(|error| format!("cannot change the mode of {}: {error}", basedir.display()))?;
+    let look = |place: &Path| {
+        fs::metadata(place).map_err(|error| format!("cannot look at {}: {error}", place.display()))
+    };
+    let name = &user.name;
+    let own = look(basedir)?;
+    if !user.can_enter(&own) {
+        // It is the agent's own, and only to be gone through.
+        let mode = Permissions::from_mode(own.permissions().mode() | 0o011);
+        fs::set_permissions(basedir, mode)
+            .map_err(|error| format!("cannot change the mode of {}: {error}", basedir.display()))?;
+    }
     let mut place = PathBuf::new();
     for part in basedir.components() {
         place.push(part);
-        let metadata = fs::metadata(&place)
-            .map_err(|error| format!("cannot look at {}: {error}", place.display()))?;
-        if !user.can_enter(&metadata) {
-            let place = place.display();
+        let metadata = look(&place)?;
+        let (place, basedir) = (place.display(), basedir.display());
+        if user.can_change(&metadata) {
             return Err(format!(
-                "the commands of {} cannot come to {}: `chmod o+x {place}` lets them through, or \
-                 choose another execution_basedir",
-                user.name,
-                basedir.display()
+                "the commands of {name} could put another directory in the place of {basedir}, \
+                 because {place} is theirs to change; choose another execution_basedir"
+            ));
+        }
+        if !user.can_enter(&metadata) {
+            return Err(format!(
+                "the commands of {name} cannot come to {basedir}: `chmod o+x {place}` lets them \
+                 through, or choose another execution_basedir"
             ));
         }
     }

@@ -183,15 +183,22 @@ pub fn open_regular_of(path: &Path, owner: Option<u32>) -> io::Result<File> {
 /// # Errors
 /// When the tree cannot be walked or changed, or is deeper than anybody needs.
 pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
+    /// Each directory is held open, and what is in it reached through that: another
+    /// process of its owner's may put links in the way.
     fn walk(directory: &Path, owner: u32, levels: u32) -> io::Result<u64> {
         let Some(levels) = levels.checked_sub(1) else {
             return Err(io::Error::other(
                 "it has too many directories in each other",
             ));
         };
+        let held = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(directory)?;
+        let held_at = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
         let mut removed = 0;
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
+        for entry in fs::read_dir(&held_at)? {
+            let path = held_at.join(entry?.file_name());
             let metadata = fs::symlink_metadata(&path)?;
             if metadata.is_dir() {
                 removed += walk(&path, owner, levels)?;

@@ -74,15 +74,28 @@ impl User {
     /// Whether their commands can go through a directory.
     #[must_use]
     pub fn can_enter(&self, directory: &Metadata) -> bool {
+        self.rights(directory) & 0o1 != 0
+    }
+
+    /// Whether their commands can put something else in the place of what is in a
+    /// directory and belongs to others.
+    #[must_use]
+    pub fn can_change(&self, directory: &Metadata) -> bool {
+        let is_sticky = directory.permissions().mode() & 0o1000 != 0;
+        directory.uid() == self.uid || (self.rights(directory) & 0o2 != 0 && !is_sticky)
+    }
+
+    /// To read (4), to change (2), to go through (1).
+    fn rights(&self, directory: &Metadata) -> u32 {
         let mode = directory.permissions().mode();
-        let bit = if directory.uid() == self.uid {
-            0o100
+        let shift = if directory.uid() == self.uid {
+            6
         } else if self.groups.contains(&directory.gid()) {
-            0o010
+            3
         } else {
-            0o001
+            0
         };
-        mode & bit != 0
+        mode >> shift & 0o7
     }
 
     /// Becomes this user for good, and can become no other after that: neither sudo nor
@@ -180,6 +193,18 @@ mod tests {
             std::fs::set_permissions(&directory, permissions).unwrap();
             let metadata = std::fs::metadata(&directory).unwrap();
             let found = [&owner, &member, &stranger].map(|user| user.can_enter(&metadata));
+            assert_eq!(found, can, "{mode:o}");
+        }
+        for (mode, can) in [
+            (0o755, [true, false, false]),
+            (0o775, [true, true, false]),
+            (0o777, [true, true, true]),
+            (0o1777, [true, false, false]),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&directory, permissions).unwrap();
+            let metadata = std::fs::metadata(&directory).unwrap();
+            let found = [&owner, &member, &stranger].map(|user| user.can_change(&metadata));
             assert_eq!(found, can, "{mode:o}");
         }
         std::fs::remove_dir(directory).unwrap();
