@@ -35,11 +35,12 @@ fn commands_run_as_a_user_of_their_own_and_can_become_no_other() {
     let Some(user) = another_user() else {
         return;
     };
+    let again = "echo once > /dev/stdout; echo more | tee /dev/stderr > /dev/null";
     let report = "id -un; id -G; echo \"$HOME $USER $LOGNAME\"; grep -e NoNewPrivs -e CapEff \
                   -e CapPrm /proc/self/status; stat -c '%U %a' . testflinger.json; \
                   cat testflinger.json; ls /proc/self/fd | wc -l";
     let test = format!(
-        "{report}; mkdir artifacts; echo kept > artifacts/kept; echo serial > test-serial.log; \
+        "{report}; {again}; mkdir artifacts; echo kept > artifacts/kept; echo serial > test-serial.log; \
          echo '{{\"device_info\": {{\"device_ip\": \"10.0.0.7\"}}}}' > device-info.json; \
          cat test.log > artifacts/copy"
     );
@@ -65,7 +66,11 @@ fn commands_run_as_a_user_of_their_own_and_can_become_no_other() {
     assert!(body.starts_with(&expected), "{body}\n{expected}");
     assert!(body.contains(&job), "{body}");
     // Its three, and that of the directory that is listed.
-    assert!(body.ends_with("}4\n") || body.ends_with("}\n4\n"), "{body}");
+    let end = "4\nonce\nmore\n";
+    assert!(
+        body.ends_with(&format!("}}{end}")) || body.ends_with(&format!("}}\n{end}")),
+        "{body}"
+    );
     assert_eq!(
         lab.body(&job, Phase::Cleanup),
         "{\"status\": {\"test\": 0}}"

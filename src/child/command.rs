@@ -41,6 +41,10 @@ impl Child {
     pub fn start(command: &str, setting: Setting<'_>) -> io::Result<Child> {
         let tree = Tree::without(tree::descendants());
         let (pipe, output) = sys::pipe()?;
+        if let Some(user) = setting.user {
+            // So that it can be opened once more, as /dev/stdout.
+            user.give(&output)?;
+        }
         let pid = sys::spawn(Spawn {
             command,
             directory: setting.directory,

@@ -1,7 +1,7 @@
 //! Another user of this machine, as whom commands can run.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -63,12 +63,12 @@ impl User {
         }))
     }
 
-    /// Makes a file, or directory, theirs.
+    /// Makes what is open theirs: a file, a directory, a pipe.
     ///
     /// # Errors
     /// What fchown(2) says.
-    pub fn give(&self, file: &File) -> io::Result<()> {
-        std::os::unix::fs::fchown(file.as_fd(), Some(self.uid), Some(self.gid))
+    pub fn give(&self, open: impl AsFd) -> io::Result<()> {
+        std::os::unix::fs::fchown(open, Some(self.uid), Some(self.gid))
     }
 
     /// Whether their commands can go through a directory.
