@@ -9,9 +9,7 @@ use super::environment::JOB_MARK;
 use super::work::Running;
 use crate::child::tree::{self, Tree};
 use crate::child::{Cgroup, OutputFile, Secrets};
-use crate::job::{
-    Entry, Job, LOG_TYPES, LogType, NOT_RUN, PHASES, Phase, Progress, Record, Workspace,
-};
+use crate::job::{Entry, Job, LOG_TYPES, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
 use crate::{info, warning};
 use std::sync::Arc;
 
@@ -72,26 +70,6 @@ impl Agent {
             }
         }
         self.wind_up(running);
-    }
-
-    /// The phase whose turn it was after those that ended; none where that is the
-    /// cleanup's, or that is over.
-    fn next_phase(&self, running: &Running) -> Option<Phase> {
-        let status = |phase| {
-            let ended = running.statuses.iter().find(|(ended, _)| *ended == phase);
-            ended.map(|(_, status)| *status)
-        };
-        for phase in PHASES {
-            match status(phase) {
-                Some(status) if status != 0 && phase != Phase::Test => return None,
-                Some(_) => {}
-                None if running.job.wants(phase) && self.config.command(phase).is_some() => {
-                    return Some(phase).filter(|phase| *phase != Phase::Cleanup);
-                }
-                None => {}
-            }
-        }
-        None
     }
 
     /// The phase that was cut short ends with that. A cleanup runs again, and

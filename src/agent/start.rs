@@ -6,7 +6,7 @@ use super::{Agent, Mode, Setup, environment, idle, user};
 use crate::config::Config;
 use crate::job::{Entry, Progress, Record, Records};
 use crate::log::{self, LogFile};
-use crate::sys::{self, Signals, Wake, files};
+use crate::sys::{self, Signals, User, Wake, files};
 use crate::uplink::{self, TlsFiles, Uplink};
 use crate::{error, info, warning};
 use std::fmt;
@@ -55,7 +55,7 @@ impl Agent {
             lock_basedir,
         } = setup;
         files::private_directory(&lock_basedir).map_err(StartError::Missing)?;
-        make_directories(&config)?;
+        let user = make_directories(&config)?;
         let lock = lock(&lock_basedir, &config.agent_id, LOCK_PATIENCE)?;
         open_log(&config)?;
         for notice in &config.warnings {
@@ -86,7 +86,6 @@ impl Agent {
             config.server,
             config.job_queues.join(", ")
         );
-        let user = user::of(&config).map_err(StartError::Missing)?;
         let environment = environment::of_commands(&config, &token_file, user.as_ref());
         sys::oom::put_commands_first();
         let mut agent = Agent {
@@ -228,7 +227,9 @@ pub(super) fn rehearse(new: &Config, old: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn make_directories(config: &Config) -> Result<(), StartError> {
+/// Makes them, so that the commands' user can work in theirs; who that is, if it is
+/// another one than the agent's.
+fn make_directories(config: &Config) -> Result<Option<User>, StartError> {
     let basedirs = [
         &config.results_basedir,
         &config.execution_basedir,
@@ -237,10 +238,11 @@ fn make_directories(config: &Config) -> Result<(), StartError> {
     for directory in basedirs {
         files::private_directory(directory).map_err(StartError::Missing)?;
     }
-    if let Some(user) = user::of(config).map_err(StartError::Missing)? {
-        user::let_through(&user, &config.execution_basedir).map_err(StartError::Missing)?;
+    let user = user::of(config).map_err(StartError::Missing)?;
+    if let Some(user) = &user {
+        user::let_through(user, &config.execution_basedir).map_err(StartError::Missing)?;
     }
-    Ok(())
+    Ok(user)
 }
 
 /// Whether the user and the files of TLS that a configuration names are what they

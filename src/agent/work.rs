@@ -128,13 +128,28 @@ impl Agent {
         running.job.refused(can_allocate).map(str::to_owned)
     }
 
+    /// The phase whose turn it is after those that ended; none where one of them ended
+    /// the job, or only the cleanup is left.
+    pub(super) fn next_phase(&self, running: &Running) -> Option<Phase> {
+        let last = running.statuses.last();
+        if last.is_some_and(|(phase, status)| *status != 0 && *phase != Phase::Test) {
+            return None;
+        }
+        let place = |last| PHASES.iter().position(|phase| *phase == last);
+        let done = last
+            .and_then(|(last, _)| place(*last))
+            .map_or(0, |at| at + 1);
+        PHASES.into_iter().skip(done).find(|phase| {
+            *phase != Phase::Cleanup
+                && running.job.wants(*phase)
+                && self.config.command(*phase).is_some()
+        })
+    }
+
     /// All phases but cleanup, until one of them ends the job.
     fn run_phases(&mut self, running: &mut Running) {
-        for phase in PHASES {
-            if phase == Phase::Cleanup || !running.job.wants(phase) {
-                continue;
-            }
-            if phase == Phase::Provision && self.config.command(phase).is_some() {
+        while let Some(phase) = self.next_phase(running) {
+            if phase == Phase::Provision {
                 self.check_cancellation();
             }
             if self.cancelled {
@@ -147,10 +162,7 @@ impl Agent {
                 }
                 return;
             }
-            let Some(status) = self.run_phase(running, phase) else {
-                continue;
-            };
-            if status != 0 && phase != Phase::Test {
+            if self.run_phase(running, phase).is_none() {
                 return;
             }
         }

@@ -357,15 +357,7 @@ impl Agent {
 
     /// Waits until its console shows the text.
     pub fn wait_for_log(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.log().contains(text) {
-            assert!(
-                Instant::now() < deadline,
-                "in vain: the log says {text:?}:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for_words("its log", text, || self.log());
     }
 }
 
@@ -411,15 +403,20 @@ pub fn wait_until_within(what: &str, patience: Duration, is_so: impl Fn() -> boo
 
 /// Waits until a file holds a text; it is shown when that is in vain.
 pub fn wait_for_text(path: &Path, text: &str) {
+    let what = path.display().to_string();
+    wait_for_words(&what, text, || fs::read_to_string(path).unwrap_or_default());
+}
+
+fn wait_for_words(what: &str, text: &str, read: impl Fn() -> String) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let found = fs::read_to_string(path).unwrap_or_default();
+        let found = read();
         if found.contains(text) {
             return;
         }
         assert!(
             Instant::now() < deadline,
-            "in vain: {text:?} in {path:?}:\n{found}"
+            "in vain: {text:?} in {what}:\n{found}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -17,6 +17,7 @@ pub mod lab;
 pub mod means;
 pub mod program;
 pub mod proxy;
+pub mod random;
 #[cfg(feature = "tls")]
 pub mod tls;
 
