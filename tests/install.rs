@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::lab::{Lab, Scratch, binary, is_alive, numbers, wait_for_text};
+use support::lab::{Lab, Scratch, binary, is_alive, numbers, signal, wait_for_text, wait_until};
 use support::means::{busybox, systemd_analyze};
 use testflinger_agent::config::Config;
 use testflinger_agent::job::Phase;
@@ -79,6 +79,7 @@ fn a_prefix_is_taken_or_refused_with_the_reason() {
         ("/opt/a#b", "letters, digits and"),
         ("/opt/a&b", "letters, digits and"),
         ("/opt/%i", "letters, digits and"),
+        ("/opt/../..", "it has to do without"),
     ] {
         let output = install_below(&root, prefix, "systemd");
         let said = String::from_utf8(output.stderr).unwrap();
@@ -185,6 +186,37 @@ fn inittab_gets_its_line_once() {
     assert_eq!(text, format!("{shipped}{old}"));
 }
 
+/// They lead where the board will have something, and this machine something else.
+#[test]
+fn links_in_the_board_s_root_do_not_lead_out_of_it() {
+    for link in ["etc", "var/lib", "usr", "etc/inittab"] {
+        let scratch = Scratch::new();
+        let (root, outside) = (scratch.path("root"), scratch.path("outside"));
+        fs::create_dir_all(outside.join("local/bin")).unwrap();
+        let link = root.join(link);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(&outside, &link).unwrap();
+        let output = install_below(&root, "/usr/local", "busybox");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{said}");
+        let why = match link.ends_with("inittab") {
+            true => "is a link",
+            false => "leads out of",
+        };
+        assert!(said.contains(why), "{said}");
+        assert_eq!(fs::read_dir(outside.join("local/bin")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    }
+    // One that stays in it is as good as what it leads to.
+    let scratch = Scratch::new();
+    let root = scratch.path("root");
+    fs::create_dir_all(root.join("usr")).unwrap();
+    symlink("usr", root.join("opt")).unwrap();
+    let output = install_below(&root, "/opt", "busybox");
+    assert!(output.status.success(), "{output:?}");
+    assert!(root.join("usr/bin/testflinger-agent").exists());
+}
+
 #[test]
 fn sysvinit_gets_a_line_that_is_its_own() {
     let scratch = Scratch::new();
@@ -254,7 +286,7 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     };
     let tools = lab.scratch.path("tools");
     fs::create_dir(&tools).unwrap();
-    let names = "cat grep kill ls mkdir readlink rm sleep start-stop-daemon usleep";
+    let names = "cat cut grep kill ls mkdir readlink rm sed sleep start-stop-daemon usleep";
     for tool in names.split(' ') {
         symlink(&busybox, tools.join(tool)).unwrap();
     }
@@ -326,6 +358,22 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     drop(other.stdin.take());
     other.wait().unwrap();
     fs::remove_file(&pid_file).unwrap();
+
+    assert_eq!(run("start").0, 0);
+    let third = numbers(&pid_file)[0];
+    // After a crash, that number is another agent's.
+    signal(third, "KILL");
+    wait_until("it is gone", || !is_alive(third));
+    let another = lab.agent_named("another");
+    fs::write(&pid_file, another.pid().to_string()).unwrap();
+    assert_eq!(run("status"), none);
+    assert_eq!(run("stop").0, 0);
+    assert!(is_alive(another.pid()));
+    fs::remove_file(&pid_file).unwrap();
+    fs::create_dir(&pid_file).unwrap();
+    let (status, said) = run("start");
+    assert!(status == 1 && said.contains("cannot be written"), "{said}");
+    fs::remove_dir(&pid_file).unwrap();
 
     let line = "::respawn:/opt/bin/testflinger-agent -c /etc/testflinger-agent.conf";
     fs::write(&inittab, format!("null::sysinit:/bin/true\n{line}\n")).unwrap();

@@ -154,6 +154,43 @@ fn what_is_the_agents_is_out_of_reach() {
 }
 
 #[test]
+fn a_job_file_runs_with_commands_of_another_user() {
+    let Some(user) = another_user() else {
+        return;
+    };
+    let scratch = Lab::new().scratch;
+    let base = scratch.path("agent");
+    let base = base.display();
+    let config = format!(
+        "agent_id: pi-4\nserver_address: http://127.0.0.1:9\njob_queues: [elsewhere]\n\
+         run_as: {user}\nresults_basedir: {base}/results\n\
+         test_command: id -un; ls ../..; cat ../../refresh_token; mkdir artifacts; echo > artifacts/x\n"
+    );
+    fs::write(scratch.path("conf"), config).unwrap();
+    fs::write(
+        scratch.path("job"),
+        "{\"test_data\": {\"test_cmds\": \"x\"}}",
+    )
+    .unwrap();
+    let ended = program::run(&scratch.path(""), &["run", "job", "--config", "conf"]);
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(
+        ended.stdout.contains(&format!(
+            "
+{user}
+"
+        )),
+        "{ended:?}"
+    );
+    for denied in [
+        "cannot open directory '../..'",
+        "refresh_token: Permission denied",
+    ] {
+        assert!(ended.stdout.contains(denied), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_user_who_cannot_be_become_is_named() {
     let Some(user) = another_user() else {
         return;

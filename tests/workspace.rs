@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use support::lab::{Lab, wait_until};
-use support::means::as_user;
+use support::means::{as_user, with_mounts};
 use testflinger_agent::job::Phase;
 
 /// The names in a directory but the hidden ones.
@@ -204,6 +204,35 @@ fn a_job_of_an_ordinary_user_may_forbid_everything() {
 fn a_job_may_make_links_of_its_directories() {
     let (lab, job) = abused("ln -sfn OUTSIDE artifacts; ln -sfn OUTSIDE more");
     assert!(lab.server.artifact(&job).is_none());
+}
+
+/// Such as the host's `/dev` in a tree that was to become a device's root.
+#[test]
+fn what_a_job_left_mounted_in_its_workspace_is_not_removed() {
+    let Some(words) = with_mounts("true") else {
+        return;
+    };
+    let lab = Lab::new();
+    let outside = lab.scratch.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "kept").unwrap();
+    let test = format!(
+        "mkdir -p root/dev root/etc; echo x > root/etc/x; mount --bind {} root/dev",
+        outside.display()
+    );
+    let lab = lab.command("test", &test);
+    let job = lab.submit_test();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let agent = lab.agent_under(&words, &lab.agent_id);
+    lab.wait_until_complete(&job);
+    wait_until("the agent says what stays", || {
+        agent.log().contains("unmount that first")
+    });
+    assert_eq!(lab.status(&job, "test"), Some(0), "{}", lab.story());
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "kept");
+    let workspace = lab.scratch.path("run").join(&job);
+    assert_eq!(names(&workspace), ["root"]);
+    assert_eq!(names(&workspace.join("root")), ["dev"]);
 }
 
 #[test]

@@ -36,6 +36,9 @@ export LC_ALL
 case "$prefix" in
 *[!A-Za-z0-9/._+-]*) fail "PREFIX is $prefix; letters, digits and /._+- can be in it" ;;
 esac
+case "$prefix/" in
+*/../*) fail "PREFIX is $prefix; it has to do without .." ;;
+esac
 prefix=${prefix%/}
 [ -f "$binary" ] || fail "there is no $binary; make build or make cross makes one"
 
@@ -44,25 +47,48 @@ adapted() {
 	sed "s#/usr/local/bin/testflinger-agent#$prefix/bin/testflinger-agent#" "$here/$1"
 }
 
+# Makes a directory of the board, which no link may lead out of it: into this machine.
+directory() {
+	place=$1
+	until [ -e "$destdir$place" ] || [ -L "$destdir$place" ]; do
+		place=$(dirname "$place")
+	done
+	if [ -n "$destdir" ]; then
+		case "$(readlink -f "$destdir$place")/" in
+		"$(readlink -f "$destdir")"/*) ;;
+		*) fail "$destdir$place leads out of $destdir" ;;
+		esac
+	fi
+	mkdir -p "$destdir$1"
+}
+
 put() {
-	mkdir -p "$(dirname "$destdir$3")"
+	directory "$(dirname "$3")"
 	adapted "$2" >"$destdir$3.new"
 	chmod "$1" "$destdir$3.new"
 	mv "$destdir$3.new" "$destdir$3"
 	echo "$destdir$3"
 }
 
+[ -z "$destdir" ] || mkdir -p "$destdir"
+inittab=$destdir/etc/inittab
+case "$INIT" in
+busybox | sysvinit)
+	[ ! -L "$inittab" ] ||
+		fail "$inittab is a link; make a file of it, or add the lines of cross/install/inittab by hand"
+	;;
+esac
 # In one step, also while the old one runs.
-mkdir -p "$destdir$prefix/bin"
+directory "$prefix/bin"
 cp "$binary" "$destdir$prefix/bin/testflinger-agent.new"
 chmod 755 "$destdir$prefix/bin/testflinger-agent.new"
 mv "$destdir$prefix/bin/testflinger-agent.new" "$destdir$prefix/bin/testflinger-agent"
 echo "$destdir$prefix/bin/testflinger-agent"
 # The token lies here, and what is owed to the server.
-mkdir -p "$destdir/var/lib/testflinger-agent"
+directory /var/lib/testflinger-agent
 # Only to be gone through: see run_as.
 chmod 711 "$destdir/var/lib/testflinger-agent"
-if [ -e "$destdir/etc/testflinger-agent.conf" ]; then
+if [ -e "$destdir/etc/testflinger-agent.conf" ] || [ -L "$destdir/etc/testflinger-agent.conf" ]; then
 	echo "$destdir/etc/testflinger-agent.conf stays as it is"
 else
 	put 644 testflinger-agent.conf /etc/testflinger-agent.conf
@@ -85,7 +111,6 @@ openrc)
 	;;
 busybox | sysvinit)
 	# Here init itself starts it, and starts it again.
-	inittab=$destdir/etc/inittab
 	lines=inittab
 	[ "$INIT" = busybox ] || lines=inittab.sysvinit
 	if [ -f "$inittab" ]; then

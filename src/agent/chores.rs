@@ -219,7 +219,7 @@ fn keep_artifacts(
             // There for now; the uplink brings them home if they cannot be sent
             // at once.
             to = beside.to_owned();
-            files::remove_tree(&to)?;
+            sys::remove_tree(&to)?;
             fs::rename(&from, &to)?;
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -153,7 +153,7 @@ impl Agent {
             }
         }
         for path in records.half_removed {
-            if let Err(error) = files::remove_tree(&path) {
+            if let Err(error) = sys::remove_tree(&path) {
                 let path = path.display();
                 warning!(
                     "cannot remove {path}: {error}; it can be removed by hand, its job is delivered"

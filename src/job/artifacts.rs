@@ -1,7 +1,7 @@
 //! What a job leaves behind for its owner.
 
 use crate::archive::TarGz;
-use crate::sys::files;
+use crate::sys::{self, files};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ impl Artifacts {
 
     /// Removes them, and the workspace that they may still be in.
     pub fn remove(&self) {
-        let removed = files::remove_tree(&self.path);
+        let removed = sys::remove_tree(&self.path);
         if let Err(error) = removed.or_else(|_| fs::remove_file(&self.path)) {
             crate::warning!("cannot remove {}: {error}", self.path.display());
         }

@@ -8,7 +8,7 @@
 use super::document::is_uuid;
 use super::refused::REFUSED;
 use super::{Entry, LOG_TYPES, LogType, Phase, Progress};
-use crate::sys::files;
+use crate::sys::{self, files};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
@@ -284,7 +284,7 @@ impl Record {
         let name = format!("{}{}", hidden_prefix(agent_id), name.to_string_lossy());
         let removing = self.directory.with_file_name(name + REMOVING);
         let is_renamed = fs::rename(&self.directory, &removing).is_ok();
-        files::remove_tree(if is_renamed {
+        sys::remove_tree(if is_renamed {
             &removing
         } else {
             &self.directory

@@ -4,7 +4,7 @@
 
 use super::Record;
 use super::record::DOCUMENT;
-use crate::sys::{clock, files};
+use crate::sys::{self, clock, files};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -56,10 +56,10 @@ impl Record {
             _ => {}
         }
         let place = refused.join(name);
-        files::remove_tree(&place)?;
+        sys::remove_tree(&place)?;
         fs::rename(self.directory(), &place)?;
         for old in oldest_first(basedir, agent_id).iter().rev().skip(KEPT) {
-            files::remove_tree(old)?;
+            sys::remove_tree(old)?;
         }
         Ok(place)
     }
@@ -74,7 +74,7 @@ pub fn remove_oldest_refused(basedir: &Path, agent_id: &str) -> io::Result<Optio
     let Some(oldest) = oldest_first(basedir, agent_id).into_iter().next() else {
         return Ok(None);
     };
-    files::remove_tree(&oldest)?;
+    sys::remove_tree(&oldest)?;
     Ok(Some(oldest))
 }
 

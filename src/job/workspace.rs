@@ -3,7 +3,7 @@
 
 use super::{Job, Phase};
 use crate::json::Object;
-use crate::sys::{User, files};
+use crate::sys::{self, User, files};
 use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -26,12 +26,7 @@ impl Workspace {
     /// When the disk does not take it, or an earlier one cannot be removed.
     pub fn create(basedir: &Path, job: &Job, user: Option<User>) -> io::Result<Workspace> {
         let directory = basedir.join(&job.id);
-        match files::remove_tree(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                std::fs::remove_file(&directory)?;
-            }
-            other => other?,
-        }
+        sys::remove_tree(&directory)?;
         let workspace = Workspace { directory, user };
         workspace.furnish(job)?;
         Ok(workspace)
@@ -149,6 +144,6 @@ impl Workspace {
     /// # Errors
     /// When something in it cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
-        files::remove_tree(&self.directory)
+        sys::remove_tree(&self.directory)
     }
 }

@@ -16,9 +16,9 @@ use crate::log::Level;
 use crate::sys::{self, files};
 use results::Results;
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// How a run ended.
@@ -75,6 +75,11 @@ pub fn run(job: &Path, config: Option<&Path>, keep: bool) -> Result<Outcome, Err
         }
     };
     let mut config = config.map_err(Error::Config)?;
+    if !config.run_as.is_empty() {
+        // The way to the workspace of another user's commands.
+        fs::set_permissions(&private.0, Permissions::from_mode(0o711))
+            .map_err(|error| missing("let that user's commands through", error))?;
+    }
     let directory = |name: &str| private.0.join(name);
     let server = Server::start(Options {
         directory: directory("server"),
@@ -165,7 +170,7 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        if let Err(error) = files::remove_tree(&self.0) {
+        if let Err(error) = sys::remove_tree(&self.0) {
             eprintln!(
                 "testflinger-agent: cannot remove {}: {error}",
                 self.0.display()

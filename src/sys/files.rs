@@ -98,43 +98,11 @@ pub fn open_stderr_unwaiting() -> io::Result<File> {
         .open(place)
 }
 
-/// Removes a directory with all in it, also where its modes forbid that; links
-/// are removed, not followed. One that is not there is fine.
-///
-/// # Errors
-/// When something in it cannot be removed: a mount point, an immutable file.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let gone = |result: io::Result<()>| match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    match gone(fs::remove_dir_all(path)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up_all(path, 0);
-            gone(fs::remove_dir_all(path))
-        }
-        other => other,
-    }
-}
-
 /// Gives this user all rights to a directory of its own; a link to one is left
 /// alone. That it could not be done shows when it is used.
 pub fn open_up(path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    }
-}
-
-/// Gives this user the right to change every directory of the tree.
-fn open_up_all(path: &Path, depth: u32) {
-    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    // Deeper trees than a path can name in one piece are nobody's artifacts.
-    if !is_directory || depth > 256 {
-        return;
-    }
-    open_up(path);
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        open_up_all(&entry.path(), depth + 1);
     }
 }
 

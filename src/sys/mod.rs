@@ -15,6 +15,7 @@ pub mod oom;
 mod pipe;
 mod poll;
 mod process;
+mod removal;
 mod signal;
 mod socket;
 mod user;
@@ -27,6 +28,7 @@ pub use process::{
     Exit, Spawn, be_called, become_subreaper, close_on_exec_from, effective_user, group_exists,
     has_children, reap, send_signal, signal_group, spawn,
 };
+pub use removal::remove_tree;
 pub use signal::{Signal, Signals, hold_signals, release_signals};
 pub use socket::unsent;
 pub use user::User;

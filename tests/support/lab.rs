@@ -47,7 +47,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = testflinger_agent::sys::files::remove_tree(&self.0);
+        let _ = testflinger_agent::sys::remove_tree(&self.0);
     }
 }
 
