@@ -67,16 +67,10 @@ fn row_40_a_job_without_a_proper_id_is_refused_and_the_next_one_runs() {
 
 #[test]
 fn a_job_that_needs_what_this_agent_has_not_is_refused_and_cleaned_up() {
-    let cases = [
-        (
-            r#""test_data": {"test_cmds": "x", "attachments": [{"agent": "a.txt"}]}"#,
-            "it needs attachments, which this agent cannot fetch yet",
-        ),
-        (
-            r#""test_data": {"test_cmds": "x"}, "allocate_data": {"allocate": true}"#,
-            "it needs the allocate phase, which this agent cannot run yet",
-        ),
-    ];
+    let cases = [(
+        r#""test_data": {"test_cmds": "x"}, "allocate_data": {"allocate": true}"#,
+        "it needs the allocate phase, which this agent cannot run yet",
+    )];
     for has_setup in [true, false] {
         let mut lab = Lab::new()
             .command("test", "echo never")
@@ -88,9 +82,6 @@ fn a_job_that_needs_what_this_agent_has_not_is_refused_and_cleaned_up() {
         let _agent = lab.agent();
         for (members, reason) in cases {
             let job = lab.submit(members);
-            if members.contains("attachments") {
-                lab.server.attach(&job, &b"whatever"[..]).unwrap();
-            }
             lab.wait_until_complete(&job);
             let statuses = lab.server.status(&job);
             let statuses: Vec<_> = statuses.iter().map(|(name, at)| (&name[..], *at)).collect();

@@ -4,6 +4,7 @@
 //! decision; it waits in one place ([`events`]) and never talks to the network.
 
 mod announce;
+mod attachments;
 mod chores;
 mod device;
 mod ending;

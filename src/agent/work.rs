@@ -55,7 +55,10 @@ impl Agent {
             return true;
         };
         info!("took job {}", running.job.id);
-        let refusal = self.refusal(&running);
+        let refusal = match self.refusal(&running) {
+            None => self.fetch_attachments(&running).err(),
+            refusal => refusal,
+        };
         if let Some(reason) = refusal {
             self.refuse(&mut running, &reason);
         } else {

@@ -1,4 +1,5 @@
-//! Archives: a job's `artifacts/` as a gzip'd tar that is made while it is read.
+//! Archives: a job's `artifacts/` as a gzip'd tar that is made while it is read, and
+//! its attachments as one that is unpacked while it is received.
 //!
 //! What a job leaves behind may be anything: gigabytes, a million names, files
 //! that still change, FIFOs, links to elsewhere. So this room walks by itself,
@@ -14,9 +15,11 @@ mod notes;
 mod scratch;
 mod tar;
 mod targz;
+mod unpack;
 mod walk;
 
 pub use targz::TarGz;
+pub use unpack::{Fault, Room, unpack};
 
 use std::fs;
 use std::io;

@@ -21,6 +21,8 @@ pub struct Job {
     pub text: String,
     /// The secrets in it.
     pub secrets: JobSecrets,
+    /// Its owner gave files to it, and the server has them.
+    pub has_attachments: bool,
     /// Why this agent cannot run it, if it cannot.
     pub refusal: Option<String>,
     /// For each phase whether its data asks for it.
@@ -55,7 +57,7 @@ impl Job {
             Some(Err(other)) => return Err(format!("its job_id {other:.80} is not a UUID")),
             None => return Err("it has no job_id".into()),
         };
-        let mut refusal = unsupported(json);
+        let mut refusal = None;
         let mut limit = |name: &str| match seconds(json, name) {
             Ok(limit) => limit,
             Err(reason) => {
@@ -78,6 +80,10 @@ impl Job {
             output_timeout,
             wanted,
             needs_allocate,
+            has_attachments: json
+                .get("attachments_status")
+                .and_then(Json::string)
+                .is_some_and(|status| status == "complete"),
             text: match too_many {
                 Some(_) => WITHHELD.to_owned(),
                 None => text,
@@ -108,6 +114,7 @@ impl Job {
                 refusal: Some(format!("its document is {reason}")),
                 wanted: PHASES.map(|phase| matches!(phase, Phase::Setup | Phase::Cleanup)),
                 needs_allocate: false,
+                has_attachments: false,
                 text: match text.contains("\"secrets\"") {
                     true => WITHHELD.to_owned(),
                     false => text.to_owned(),
@@ -127,6 +134,7 @@ impl Job {
             output_timeout: None,
             text: WITHHELD.into(),
             secrets: JobSecrets::default(),
+            has_attachments: false,
             refusal: None,
             wanted: [false; PHASES.len()],
             needs_allocate: false,
@@ -152,37 +160,20 @@ impl Job {
     }
 }
 
-/// Data that is not empty (in Python's sense) and does not say `skip: true`.
+/// Data that is not empty (in Python's sense), does not say `skip: true`, and holds
+/// more than the list of what is attached.
 fn is_wanted(job: Json<'_>, phase: Phase) -> bool {
     if matches!(phase, Phase::Setup | Phase::Cleanup) {
         return true;
     }
     job.get(&format!("{phase}_data")).is_some_and(|data| {
         let skipped = data.get("skip").is_some_and(|skip| !skip.is_empty());
-        !data.is_empty() && !skipped
+        let mut members = data.members();
+        let only_attached = data.kind() == Kind::Object
+            && !data.is_empty()
+            && members.all(|(name, _)| name == "attachments");
+        !data.is_empty() && !skipped && !only_attached
     })
-}
-
-/// What a job may ask for and this agent does not do.
-fn unsupported(job: Json<'_>) -> Option<String> {
-    let has = |phase: Phase, member: &str| {
-        job.get(&format!("{phase}_data"))
-            .and_then(|data| data.get(member))
-            .is_some_and(|value| !value.is_empty())
-    };
-    let with_attachments = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
-    let attached = job
-        .get("attachments_status")
-        .and_then(Json::string)
-        .is_some_and(|status| status != "none");
-    if attached
-        || with_attachments
-            .iter()
-            .any(|&phase| has(phase, "attachments"))
-    {
-        return Some("it needs attachments, which this agent cannot fetch yet".into());
-    }
-    None
 }
 
 /// A member that is a number of seconds, if it is there.
@@ -271,6 +262,11 @@ mod tests {
             "\"provision_data\": {\"skip\": false}",
             Phase::Provision
         ));
+        // What is attached is for the phases that have something to do.
+        assert!(!wants(
+            "\"provision_data\": {\"attachments\": []}",
+            Phase::Provision
+        ));
         assert!(wants(
             "\"reserve_data\": {\"ssh_keys\": []}",
             Phase::Reserve
@@ -283,8 +279,6 @@ mod tests {
         assert_eq!(refused(""), None);
         let secrets = ", \"test_data\": {\"secrets\": {\"A\": \"b\"}}";
         assert_eq!(refused(secrets), None);
-        let attachments = ", \"test_data\": {\"attachments\": [{\"local\": \"x\"}]}";
-        assert!(refused(attachments).unwrap().contains("attachments"));
         let allocate = ", \"allocate_data\": {\"allocate\": true}";
         assert!(refused(allocate).unwrap().contains("allocate"));
         assert_eq!(job(allocate).refused(false), None);

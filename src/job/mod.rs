@@ -5,6 +5,7 @@
 //! server.
 
 mod artifacts;
+mod attachments;
 mod document;
 mod entry;
 mod limits;
@@ -17,6 +18,7 @@ mod secrets;
 mod workspace;
 
 pub use artifacts::Artifacts;
+pub use attachments::Attachments;
 pub use document::Job;
 pub use entry::Entry;
 pub use limits::{AgentLimits, limits};

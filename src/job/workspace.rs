@@ -1,7 +1,7 @@
 //! The workspace of a job: `execution_basedir/<job_id>/`, where its commands
 //! run. The job may do what it likes in here; nothing the agent needs is lost.
 
-use super::{Job, Phase};
+use super::{Attachments, Job, Phase};
 use crate::json::Object;
 use crate::sys::{self, User, files};
 use std::fs::{DirBuilder, File, Metadata};
@@ -113,6 +113,14 @@ impl Workspace {
     #[must_use]
     pub fn artifacts(&self) -> PathBuf {
         self.directory.join("artifacts")
+    }
+
+    /// Where what its owner gives to it comes to be, on a disk of which so many bytes
+    /// have to stay free.
+    #[must_use]
+    pub fn attachments(&self, spare: u64) -> Attachments {
+        let directory = self.directory.join("attachments");
+        Attachments::new(directory, self.user.clone(), spare)
     }
 
     /// Tells later phases how the earlier ones ended.

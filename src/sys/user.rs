@@ -71,6 +71,14 @@ impl User {
         std::os::unix::fs::fchown(open, Some(self.uid), Some(self.gid))
     }
 
+    /// Makes a symbolic link theirs.
+    ///
+    /// # Errors
+    /// What lchown(2) says.
+    pub fn give_link(&self, link: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(link, Some(self.uid), Some(self.gid))
+    }
+
     /// Whether their commands can go through a directory.
     #[must_use]
     pub fn can_enter(&self, directory: &Metadata) -> bool {

@@ -386,7 +386,7 @@ impl Api {
         }
     }
 
-    fn unreadable(&self, action: &str, cause: &str) -> Failure {
+    pub(super) fn unreadable(&self, action: &str, cause: &str) -> Failure {
         let cause = format!("the answer cannot be used: {cause}");
         self.common.faults.report(action, &cause, "trying again");
         Failure::Transient {

@@ -11,6 +11,7 @@ mod backoff;
 mod delivery;
 mod failure;
 mod faults;
+mod fetch;
 mod http;
 mod live;
 mod multipart;
@@ -23,8 +24,9 @@ mod waiting;
 
 pub use api::AgentData;
 pub use failure::Failure;
+pub use fetch::Fetching;
 
-use crate::job::{Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
+use crate::job::{Attachments, Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
 use crate::json::Object;
 use crate::sys::{self, Wake};
 use api::{Api, Common};
@@ -115,6 +117,8 @@ pub enum Event {
     Delivered,
     /// The job's rest is put aside, to be sent later.
     Owed,
+    /// A job's attachments are in its workspace, or why they will never be.
+    Fetched(String, Result<(), String>),
     /// Nothing is under way any more, or it takes too long.
     Settled,
 }
@@ -144,6 +148,8 @@ pub struct Uplink {
     queue: Arc<(Mutex<Queue>, Condvar)>,
     arrears: Arc<Arrears>,
     common: Arc<Common>,
+    events: Sender<Event>,
+    wake: Wake,
 }
 
 impl Uplink {
@@ -154,12 +160,14 @@ impl Uplink {
     /// A sentence, when there is no TLS or no thread to be had.
     pub fn start(settings: Settings, wake: Wake) -> Result<(Uplink, Receiver<Event>), String> {
         let common = Arc::new(Common::new(settings));
+        let (events, receiver) = mpsc::channel();
         let uplink = Uplink {
             queue: Arc::default(),
             arrears: Arc::default(),
             common: Arc::clone(&common),
+            events: events.clone(),
+            wake: wake.clone(),
         };
-        let (events, receiver) = mpsc::channel();
         let mut thread = Thread {
             api: Api::new(common)?,
             queue: Arc::clone(&uplink.queue),
@@ -206,6 +214,17 @@ impl Uplink {
         let mut queue = lock(&self.queue.0);
         *queue.output.of_mut(log) = Some((phase, available));
         self.queue.1.notify_one();
+    }
+
+    /// Fetches a job's attachments until what this returns is dropped;
+    /// [`Event::Fetched`] says how it ended.
+    ///
+    /// # Errors
+    /// A sentence, when that cannot even begin.
+    pub fn fetch(&self, job_id: &str, attachments: Attachments) -> Result<Fetching, String> {
+        let (events, wake) = (self.events.clone(), self.wake.clone());
+        let tell = move |event| send(&events, &wake, event);
+        fetch::start(Arc::clone(&self.common), job_id.into(), attachments, tell)
     }
 
     /// Puts the agent offline, with this comment.
