@@ -12,7 +12,6 @@ use std::path::Path;
 use support::gate::Gate;
 use support::lab::{Agent, Lab, is_alive, numbers, wait_until};
 use testflinger_agent::job::Phase;
-use testflinger_agent::json::Json;
 
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).unwrap();
@@ -66,56 +65,6 @@ fn row_40_a_job_without_a_proper_id_is_refused_and_the_next_one_runs() {
 }
 
 #[test]
-fn a_job_that_needs_what_this_agent_has_not_is_refused_and_cleaned_up() {
-    let cases = [(
-        r#""test_data": {"test_cmds": "x"}, "allocate_data": {"allocate": true}"#,
-        "it needs the allocate phase, which this agent cannot run yet",
-    )];
-    for has_setup in [true, false] {
-        let mut lab = Lab::new()
-            .command("test", "echo never")
-            .command("allocate", "echo never")
-            .command("cleanup", "echo cleaned");
-        if has_setup {
-            lab = lab.command("setup", "echo never");
-        }
-        let _agent = lab.agent();
-        for (members, reason) in cases {
-            let job = lab.submit(members);
-            lab.wait_until_complete(&job);
-            let statuses = lab.server.status(&job);
-            let statuses: Vec<_> = statuses.iter().map(|(name, at)| (&name[..], *at)).collect();
-            assert_eq!(statuses, [("cleanup", 0), ("setup", 100)], "{members}");
-            let said = format!("ERROR: This job is not run: {reason}.\n");
-            assert_eq!(lab.body(&job, Phase::Setup), said);
-            assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
-        }
-    }
-}
-
-/// What was posted as the state of a job until it was complete, from the
-/// so-manieth request on.
-fn job_states(lab: &Lab, job: &str, from: usize) -> Vec<String> {
-    let path = format!("/v1/result/{job}");
-    // The server knows a thing a moment before its answer is on the list.
-    lab.wait("the last request is on the list", |view| {
-        let mut all = view.exchanges().iter();
-        all.any(|one| one.path == path && one.request_body.contains("\"complete\""))
-    });
-    let exchanges = lab.server.exchanges();
-    let posts = exchanges.iter().skip(from);
-    posts
-        .filter(|one| one.method == "POST" && one.path == path)
-        .filter_map(|one| {
-            Json::parse(&one.request_body)
-                .ok()?
-                .get("job_state")?
-                .string()
-        })
-        .collect()
-}
-
-#[test]
 fn a_job_that_is_cancelled_in_its_test_phase_is_ended_cleaned_up_and_complete() {
     let lab = Lab::new();
     let (pid, gate) = (lab.scratch.path("pid"), Gate::new(&lab.scratch, "never"));
@@ -142,7 +91,7 @@ fn a_job_that_is_cancelled_in_its_test_phase_is_ended_cleaned_up_and_complete() 
     let wanted = "begun\n\nJob cancellation was requested, exiting.\n";
     assert_eq!(lab.body(&job, Phase::Test), wanted);
     assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
-    assert_eq!(job_states(&lab, &job, from), ["complete"]);
+    assert_eq!(lab.job_states(&job, from), ["complete"]);
     assert_eq!(said(&agent, "the job was cancelled"), 1);
     // It was this job only.
     let next = lab.submit(r#""reserve_data": {"ssh_keys": ["lp:x"]}"#);
@@ -168,7 +117,7 @@ fn a_job_that_is_cancelled_just_before_provision_is_not_provisioned() {
     assert_eq!(lab.status(&job, "provision"), None, "{}", lab.story());
     assert_eq!(lab.output(&job, Phase::Provision), "");
     assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
-    assert_eq!(job_states(&lab, &job, from), ["complete"]);
+    assert_eq!(lab.job_states(&job, from), ["complete"]);
 }
 
 #[test]
@@ -190,7 +139,7 @@ fn a_job_that_is_cancelled_while_it_provisions_ends_after_that() {
     let statuses = lab.server.status(&job);
     let statuses: Vec<_> = statuses.iter().map(|(name, at)| (&name[..], *at)).collect();
     assert_eq!(statuses, [("cleanup", 0), ("provision", 0)]);
-    assert_eq!(job_states(&lab, &job, from), ["complete"]);
+    assert_eq!(lab.job_states(&job, from), ["complete"]);
 }
 
 #[test]
@@ -215,11 +164,6 @@ fn a_cancellation_is_not_overwritten_when_the_last_look_at_it_failed() {
     });
     gate.open();
     lab.wait_until_complete(&job);
-    assert_eq!(
-        job_states(&lab, &job, from),
-        ["complete"],
-        "{}",
-        lab.story()
-    );
+    assert_eq!(lab.job_states(&job, from), ["complete"], "{}", lab.story());
     assert_eq!(lab.status(&job, "test"), Some(247));
 }

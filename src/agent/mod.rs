@@ -3,6 +3,7 @@
 //! The main thread lives here. It owns every process, every timer and every
 //! decision; it waits in one place ([`events`]) and never talks to the network.
 
+mod allocate;
 mod announce;
 mod attachments;
 mod chores;

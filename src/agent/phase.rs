@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const KILLED: i64 = 247;
 /// After the shell has ended, what it left behind may write for this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a job without a parent says where nobody could ever end its wait.
+const ALLOCATED: &str = "\nThe device is allocated. There is no parent job to wait for.\n";
 /// What is read at once: a whole pipe.
 const PIPE_SIZE: usize = 64 << 10;
 
@@ -53,6 +55,9 @@ impl Agent {
             Some(mut output) => {
                 self.look_at_device_info(running);
                 let status = self.run_command(running, phase, &command, &mut output);
+                if phase == Phase::Allocate && !self.waits_for_parent(&running.job) {
+                    output.file.say(ALLOCATED);
+                }
                 self.close_output(&mut output, running);
                 self.look_at_device_info(running);
                 status

@@ -55,7 +55,7 @@ impl Agent {
             return true;
         };
         info!("took job {}", running.job.id);
-        let refusal = match self.refusal(&running) {
+        let refusal = match running.job.refusal.clone() {
             None => self.fetch_attachments(&running).err(),
             refusal => refusal,
         };
@@ -126,11 +126,6 @@ impl Agent {
         })
     }
 
-    fn refusal(&self, running: &Running) -> Option<String> {
-        let can_allocate = self.config.command(Phase::Allocate).is_some();
-        running.job.refused(can_allocate).map(str::to_owned)
-    }
-
     /// The phase whose turn it is after those that ended; none where one of them ended
     /// the job, or only the cleanup is left.
     pub(super) fn next_phase(&self, running: &Running) -> Option<Phase> {
@@ -167,6 +162,10 @@ impl Agent {
             }
             if self.run_phase(running, phase).is_none() {
                 return;
+            }
+            if phase == Phase::Allocate {
+                // Whatever its command made of it.
+                self.wait_for_parent(running);
             }
         }
     }

@@ -13,6 +13,8 @@ const WITHHELD: &str = "{}";
 pub struct Job {
     /// Its id, a UUID: also the name of its directories.
     pub id: String,
+    /// The job that wants its device, in a job of several devices.
+    pub parent: Option<String>,
     /// Seconds that a phase may run, if the job says so.
     pub global_timeout: Option<u64>,
     /// Seconds that the test phase may be silent, if the job says so.
@@ -27,7 +29,6 @@ pub struct Job {
     pub refusal: Option<String>,
     /// For each phase whether its data asks for it.
     wanted: [bool; PHASES.len()],
-    needs_allocate: bool,
 }
 
 /// Its document may hold secrets.
@@ -68,7 +69,7 @@ impl Job {
         let global_timeout = limit("global_timeout");
         let output_timeout = limit("output_timeout");
         let wanted = PHASES.map(|phase| is_wanted(json, phase));
-        let needs_allocate = is_wanted(json, Phase::Allocate);
+        let parent = json.get("parent_job_id").and_then(Json::string);
         let mut secrets = JobSecrets::of(json);
         let too_many = secrets.refusal();
         if too_many.is_some() {
@@ -79,7 +80,7 @@ impl Job {
             global_timeout,
             output_timeout,
             wanted,
-            needs_allocate,
+            parent: parent.filter(|parent| !parent.is_empty()),
             has_attachments: json
                 .get("attachments_status")
                 .and_then(Json::string)
@@ -113,7 +114,7 @@ impl Job {
                 output_timeout: None,
                 refusal: Some(format!("its document is {reason}")),
                 wanted: PHASES.map(|phase| matches!(phase, Phase::Setup | Phase::Cleanup)),
-                needs_allocate: false,
+                parent: None,
                 has_attachments: false,
                 text: match text.contains("\"secrets\"") {
                     true => WITHHELD.to_owned(),
@@ -137,7 +138,7 @@ impl Job {
             has_attachments: false,
             refusal: None,
             wanted: [false; PHASES.len()],
-            needs_allocate: false,
+            parent: None,
         }
     }
 
@@ -149,14 +150,6 @@ impl Job {
             .iter()
             .zip(self.wanted)
             .any(|(&other, wanted)| other == phase && wanted)
-    }
-
-    /// Why an agent with these commands cannot run it, if it cannot.
-    #[must_use]
-    pub fn refused(&self, can_allocate: bool) -> Option<&str> {
-        let allocate = (self.needs_allocate && can_allocate)
-            .then_some("it needs the allocate phase, which this agent cannot run yet");
-        self.refusal.as_deref().or(allocate)
     }
 }
 
@@ -236,7 +229,8 @@ mod tests {
         assert_eq!(job_of_python.id, ID);
         assert!(
             job_of_python
-                .refused(false)
+                .refusal
+                .as_deref()
                 .unwrap()
                 .contains("not valid JSON")
         );
@@ -275,13 +269,13 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_with_its_reason() {
-        let refused = |members: &str| job(members).refused(true).map(str::to_owned);
+        let refused = |members: &str| job(members).refusal;
         assert_eq!(refused(""), None);
         let secrets = ", \"test_data\": {\"secrets\": {\"A\": \"b\"}}";
         assert_eq!(refused(secrets), None);
-        let allocate = ", \"allocate_data\": {\"allocate\": true}";
-        assert!(refused(allocate).unwrap().contains("allocate"));
-        assert_eq!(job(allocate).refused(false), None);
+        let parent = |members: &str| job(members).parent;
+        assert_eq!(parent(", \"parent_job_id\": \"x\"").as_deref(), Some("x"));
+        assert_eq!(parent(", \"parent_job_id\": null"), None);
         let timeout = ", \"global_timeout\": \"soon\"";
         assert!(
             refused(timeout)
@@ -300,7 +294,8 @@ mod tests {
         let two = format!(", \"test_data\": {{\"secrets\": {{\"A\": \"{large}\", \"B\": \"y\"}}}}");
         let two = job(&two);
         assert!(
-            two.refused(false)
+            two.refusal
+                .as_deref()
                 .unwrap()
                 .contains("its secrets have 1048577 bytes")
         );

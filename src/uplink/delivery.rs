@@ -72,6 +72,8 @@ pub(super) struct Delivery {
     repeats: bool,
     /// One did, and it is not known by how much.
     uncounted: bool,
+    /// No parent waits for the device's information.
+    allocation_is_over: bool,
 }
 
 /// The server may have a fragment of which it is not known.
@@ -106,6 +108,7 @@ impl Delivery {
             doubt: None,
             repeats: false,
             uncounted: false,
+            allocation_is_over: false,
         }
     }
 
@@ -116,6 +119,7 @@ impl Delivery {
             read_at: Instant::now(),
             failures: 0,
         });
+        self.allocation_is_over = true;
         self
     }
 
@@ -123,6 +127,11 @@ impl Delivery {
     pub(super) fn slower(mut self, longest_pause: Duration) -> Delivery {
         self.longest_pause = longest_pause;
         self
+    }
+
+    /// No parent waits for the device any more.
+    pub(super) fn allocation_over(&mut self) {
+        self.allocation_is_over = true;
     }
 
     /// What has become of the job.

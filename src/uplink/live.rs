@@ -1,6 +1,8 @@
 //! The job that runs: its delivery, what the world is told of it meanwhile, and
 //! what the server wants of it.
 
+mod allocation;
+
 use super::Event;
 use super::api::Api;
 use super::backoff::Backoff;
@@ -8,6 +10,7 @@ use super::delivery::{Delivery, Step};
 use super::failure::Failure;
 use crate::job::Phase;
 use crate::json::Object;
+use allocation::Allocation;
 use std::time::{Duration, Instant};
 
 /// How often the server is asked whether the job was cancelled.
@@ -85,6 +88,8 @@ pub(super) struct LiveJob {
     offline: Option<String>,
     /// The agent waits for a reading of the job's state.
     check_now: bool,
+    /// The agent waits for the job's parent.
+    allocation: Option<Allocation>,
 }
 
 impl LiveJob {
@@ -104,6 +109,7 @@ impl LiveJob {
             administered: false,
             offline: None,
             check_now: false,
+            allocation: None,
         }
     }
 
@@ -143,7 +149,13 @@ impl LiveJob {
         match self.delivery.next(now) {
             Step::Done => Turn::Delivered,
             Step::Wait(until) => {
+                let allocation_due = self.allocation_due(now);
+                if allocation_due.is_some_and(|due| due <= now) {
+                    self.go_on_with_allocation(api, tell);
+                    return Turn::Again;
+                }
                 let others = check_due.into_iter().chain(announce_due);
+                let others = others.chain(allocation_due);
                 Turn::Wait(until.into_iter().chain(others).min())
             }
             // The artifacts were put off: they are sent beside the next jobs.
@@ -222,7 +234,11 @@ impl LiveJob {
             // A server that cannot say whether the job was cancelled is not told
             // that it is not: the state waits, everything else goes on.
             if !self.cancelled && self.check_failures == 0 {
-                return Some(self.post_job_state(api, phase));
+                let posted = self.post_job_state(api, phase.name());
+                if posted.is_ok() {
+                    self.job_state = Some(phase);
+                }
+                return Some(posted);
             }
         }
         let agent_due = phase.filter(|&phase| self.agent_state != Some(phase));
@@ -238,17 +254,17 @@ impl LiveJob {
         agent_due.and_then(|phase| self.post_agent_state(api, phase))
     }
 
-    fn post_job_state(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
+    /// A refused state is as good as posted: it would be refused again.
+    fn post_job_state(&self, api: &Api, state: &str) -> Result<(), Failure> {
         let mut body = Object::new();
-        body.string("job_state", phase.name());
+        body.string("job_state", state);
         match api.post_result(&self.delivery.progress.job_id, body) {
             Err(Failure::Refused { cause, .. }) => {
                 crate::warning!("cannot post the job's state: {cause}; going on without");
+                Ok(())
             }
-            other => other?,
+            other => other,
         }
-        self.job_state = Some(phase);
-        Ok(())
     }
 
     fn post_offline(&mut self, api: &Api, comment: &str) -> Result<(), Failure> {

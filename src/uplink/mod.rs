@@ -117,6 +117,8 @@ pub enum Event {
     Delivered,
     /// The job's rest is put aside, to be sent later.
     Owed,
+    /// The parent of the running job is over: its state, or what is wrong with it.
+    ParentOver(String),
     /// A job's attachments are in its workspace, or why they will never be.
     Fetched(String, Result<(), String>),
     /// Nothing is under way any more, or it takes too long.
@@ -129,6 +131,8 @@ enum Command {
     Job(Box<Delivery>),
     Entry(Entry),
     Offline(String),
+    Allocated(Option<String>),
+    AllocationOver,
     CheckNow,
     Settle(Duration),
 }
@@ -230,6 +234,17 @@ impl Uplink {
     /// Puts the agent offline, with this comment.
     pub fn put_offline(&self, comment: String) {
         self.command(Command::Offline(comment));
+    }
+
+    /// The running job's device is allocated to this job, if there is one;
+    /// [`Event::ParentOver`] says when that is over.
+    pub fn allocated(&self, parent: Option<String>) {
+        self.command(Command::Allocated(parent));
+    }
+
+    /// Nobody waits for the parent any more.
+    pub fn allocation_over(&self) {
+        self.command(Command::AllocationOver);
     }
 
     /// Reads the job's state at once; [`Event::Checked`] says when.
@@ -341,6 +356,16 @@ impl Thread {
             Command::Offline(comment) => {
                 if let Some(job) = &mut self.job {
                     job.put_offline(comment);
+                }
+            }
+            Command::Allocated(parent) => {
+                if let Some(job) = &mut self.job {
+                    job.allocated(parent);
+                }
+            }
+            Command::AllocationOver => {
+                if let Some(job) = &mut self.job {
+                    job.allocation_over();
                 }
             }
             Command::CheckNow => match &mut self.job {

@@ -16,6 +16,8 @@ const SLOWEST: u128 = 4 << 10;
 /// What the server knows of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
+    /// There is such a job.
+    pub(super) is_known: bool,
     pub(super) job_state: Option<String>,
     /// How many bytes it has of each log.
     pub(super) logs: Vec<LogLength>,
@@ -42,7 +44,10 @@ pub(super) fn read_known(reader: &mut dyn Read) -> Result<Known, String> {
 fn read_within(reader: &mut dyn Read, patience: Duration) -> Result<Known, String> {
     let begun = Instant::now();
     let mut scanner = Scanner::new();
-    let mut known = Known::default();
+    let mut known = Known {
+        is_known: true,
+        ..Known::default()
+    };
     let (mut is_state, mut log) = (false, None);
     let mut sink = |depth: u32, token: Token<'_>| match token {
         Token::Key(key) if depth == 1 => {

@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use testflinger_agent::job::Phase;
+use testflinger_agent::json::Json;
 use testflinger_agent::local::{Options, Server, View};
 
 /// A slow machine is only slow: nothing here takes as long as this unless it
@@ -157,6 +158,28 @@ impl Lab {
     /// Starts the agent.
     pub fn agent(&self) -> Agent {
         self.agent_named(&self.agent_id)
+    }
+
+    /// What was posted as the state of a job until it was complete, from the
+    /// so-manieth request on.
+    pub fn job_states(&self, job: &str, from: usize) -> Vec<String> {
+        let path = format!("/v1/result/{job}");
+        // The server knows a thing a moment before its answer is on the list.
+        self.wait("the last request is on the list", |view| {
+            let mut all = view.exchanges().iter();
+            all.any(|one| one.path == path && one.request_body.contains("\"complete\""))
+        });
+        let exchanges = self.server.exchanges();
+        let posts = exchanges.iter().skip(from);
+        posts
+            .filter(|one| one.method == "POST" && one.path == path)
+            .filter_map(|one| {
+                Json::parse(&one.request_body)
+                    .ok()?
+                    .get("job_state")?
+                    .string()
+            })
+            .collect()
     }
 
     /// Starts an agent of another name with the same configuration.

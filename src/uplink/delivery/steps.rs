@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+const ALLOCATE: &str = "tell the parent of a job about its device";
 const READ_RECORDS: &str = "read what is owed to the server";
 /// So many attempts are made to post the device's information.
 const DEVICE_ATTEMPTS: u32 = 3;
@@ -100,13 +101,25 @@ impl Delivery {
         if let Some(info) = info {
             let mut body = Object::new();
             body.json("device_info", info);
+            // Without it, a parent job cannot reach its device.
+            let is_allocating = self
+                .current()
+                .is_some_and(|one| one.phase == Phase::Allocate);
             match api.post_result(&self.progress.job_id, body) {
+                Err(failure) if is_allocating && !self.allocation_is_over => {
+                    let Failure::Refused { cause, .. } = failure else {
+                        return Err(failure);
+                    };
+                    api.common.faults.report(ALLOCATE, &cause, "trying again");
+                    return Err(Failure::transient(cause));
+                }
                 // It is the least of what is owed, and came from anybody.
                 Err(failure) if failure.is_refusal() || self.failures() >= DEVICE_ATTEMPTS => {
                     self.refused("the device's information", failure.cause());
                 }
                 other => other?,
             }
+            api.common.faults.over(ALLOCATE);
         }
         self.note(&Entry::DeviceInfoSent(version));
         Ok(())
