@@ -1,10 +1,10 @@
-# What there is to do: make build, demo, test, bench, soak-…, clean; cross.
+# What there is to do: make build, demo, test, bench, soak-…, torture, fuzz, clean; cross.
 
 CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload soak-replies soak torture clean tools
+.PHONY: build demo test bench soak-upload soak-replies soak torture fuzz clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -41,6 +41,11 @@ soak:
 torture:
 	TESTFLINGER_KILLS=1000 $(CARGO) test --locked --quiet --test crash -- \
 		--exact row_33_the_agent_may_be_killed_at_any_time --nocapture
+
+# What fuzzers make up, for so many seconds each: an hour in all.
+FUZZ_SECONDS ?= 1200
+fuzz:
+	@sh tests/fuzz/fuzz.sh "$(FUZZ_SECONDS)"
 
 clean:
 	$(CARGO) clean

@@ -6,7 +6,7 @@ use crate::sys::{self, User, files};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The phases that can have some.
 const PHASES: [Phase; 3] = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
@@ -29,6 +29,12 @@ impl Attachments {
             user,
             spare,
         }
+    }
+
+    /// Those in this directory, with all the room of its disk.
+    #[must_use]
+    pub fn at(directory: &Path) -> Attachments {
+        Attachments::new(directory.to_owned(), None, 0)
     }
 
     /// Unpacks them, in place of what an earlier attempt left there.

@@ -128,7 +128,8 @@ impl Progress {
     /// fragment: the next ones get numbers that none can have had.
     fn take_up(&mut self) {
         for log in LOG_TYPES {
-            *self.next_fragment.of_mut(log) += FRAGMENTS;
+            let next = self.next_fragment.of_mut(log);
+            *next = next.saturating_add(FRAGMENTS);
         }
     }
 
@@ -138,10 +139,11 @@ impl Progress {
         let is_first = self.found.replace(logs.to_vec()).is_none();
         for log in LOG_TYPES.into_iter().filter(|_| is_first) {
             let of_it = logs.iter().filter(|one| one.log == log);
-            let bytes: u64 = of_it.map(|one| one.bytes).sum();
+            // The record of a broken disk may say anything.
+            let bytes = of_it.fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
             if bytes > 0 {
                 let next = self.next_fragment.of_mut(log);
-                *next = (*next).max(bytes + RUN);
+                *next = (*next).max(bytes.saturating_add(RUN));
             }
         }
     }

@@ -125,6 +125,11 @@ fn fetch(
     }
 }
 
+/// One attempt, that nobody gives up.
+pub(super) fn once(api: &Api, job_id: &str, attachments: &Attachments) -> Result<(), Failure> {
+    fetch(api, job_id, attachments, &GivenUp::default())
+}
+
 /// Ends when nobody wants it any more.
 struct Wanted<'a, R> {
     reader: R,

@@ -12,6 +12,8 @@ mod delivery;
 mod failure;
 mod faults;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod live;
 mod multipart;

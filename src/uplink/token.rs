@@ -179,6 +179,9 @@ enum Exchange {
     Refused(String),
 }
 
+/// So many characters of what the server says are said.
+const LONGEST_MESSAGE: usize = 300;
+
 /// Asks for an access token.
 fn exchange(http: &Http, refresh: &str) -> Result<Exchange, NoAnswer> {
     let mut body = Object::new();
@@ -204,7 +207,9 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, NoAnswer> {
             let fields = ["access_token", "expires_in"];
             let grant: Option<Grant> = json.and_then(|json| json.decode(&fields).ok());
             let nothing = || NoAnswer::because("the server's answer holds no access token");
-            let grant = grant.ok_or_else(nothing)?;
+            // What cannot stand in a header would fail every call until it expires.
+            let is_token = |grant: &Grant| grant.access_token.bytes().all(|b| b.is_ascii_graphic());
+            let grant = grant.filter(is_token).ok_or_else(nothing)?;
             let lifetime = grant.expires_in.unwrap_or(600).clamp(0, 86_400);
             Ok(Exchange::Granted(Access {
                 token: grant.access_token,
@@ -215,6 +220,7 @@ fn exchange(http: &Http, refresh: &str) -> Result<Exchange, NoAnswer> {
             let message = json.and_then(|json| json.get("message")?.string());
             // It may say which token it was.
             let message = message.unwrap_or_default().replace(refresh, "…");
+            let message: String = message.chars().take(LONGEST_MESSAGE).collect();
             Ok(Exchange::Refused(format!(
                 "the server answered {status} {message}"
             )))

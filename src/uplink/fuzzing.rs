@@ -1,0 +1,53 @@
+//! A door for fuzzers, which make up the server's answers: one call of each endpoint.
+//! The program itself has no use for it.
+
+use super::api::{Api, Common};
+use super::{Settings, TlsFiles, fetch};
+use crate::job::{Attachments, LogType, Phase};
+use crate::json::Object;
+use std::path::Path;
+use std::sync::Arc;
+
+const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
+
+/// Makes the so-manieth call to a server at this URL. With a file for the token, that
+/// is refreshed first.
+pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) {
+    let settings = Settings {
+        server: server.to_owned(),
+        tls: TlsFiles::default(),
+        agent_id: "a".into(),
+        token_file: token_file.to_owned(),
+    };
+    let Ok(api) = Api::new(Arc::new(Common::new(settings))) else {
+        return;
+    };
+    let text = |name: &str| {
+        let mut object = Object::new();
+        object.string(name, "x");
+        object
+    };
+    // What the agent would go on with is looked at as well.
+    let _ = match endpoint % 10 {
+        0 => api.agent_data().map(|data| drop(format!("{data:?}"))),
+        1 => api.post_agent(text("state")),
+        2 => api.advertise("queues", "{}"),
+        3 => api.take_job(&["q".to_owned()]).map(|document| {
+            let _ = document.map(crate::job::Job::parse);
+        }),
+        4 => api.known(ID).map(drop),
+        5 => api.post_result(ID, text("job_state")),
+        6 => api.post_fragment(ID, Phase::Test, LogType::Output, 7, "text"),
+        7 => {
+            let mut open = || Ok(Box::new(&b"archive"[..]) as Box<dyn std::io::Read>);
+            api.post_artifacts(ID, &mut open)
+        }
+        8 => fetch::once(&api, ID, &Attachments::at(workspace)),
+        _ => {
+            let refreshed = std::fs::write(token_file, "{\"refresh_token\": \"x\"}");
+            let read = api.agent_data().map(drop);
+            drop(refreshed.and_then(|()| std::fs::remove_file(token_file)));
+            read
+        }
+    };
+}
