@@ -65,6 +65,9 @@ impl Agent {
             None => NOT_RUN,
         };
         self.ended(running, phase, status);
+        if phase == Phase::Provision {
+            self.record(running, &Entry::Provisioned(status));
+        }
         Some(status)
     }
 
@@ -88,8 +91,9 @@ impl Agent {
     }
 
     /// Begins a phase: its record, its log, the original's banner.
-    fn open_output(&mut self, running: &Running, phase: Phase) -> Option<Output> {
+    fn open_output(&mut self, running: &mut Running, phase: Phase) -> Option<Output> {
         self.record(running, &Entry::Started(phase));
+        self.tell_of_phase(running, phase);
         let log = running.record.log(phase, LogType::Output);
         // Only a convenience.
         let workspace = running.workspace.as_ref();
@@ -206,7 +210,7 @@ impl Agent {
                 };
                 let limits = limits(&running.job, agent, phase);
                 let watch = Watch::new(limits, Instant::now());
-                let status = self.supervise(&mut child, phase, watch, output);
+                let status = self.supervise(&mut child, phase, watch, output, running);
                 if let Some(pipe) = child.pipe {
                     self.events.keep(pipe);
                 }
@@ -234,9 +238,11 @@ impl Agent {
         phase: Phase,
         mut watch: Watch,
         output: &mut Output,
+        running: &mut Running,
     ) -> i64 {
         loop {
             if let Some(stop) = self.stop_reason(phase) {
+                Agent::note_stop(running, stop);
                 return self.stop_command(child, stop, output);
             }
             self.look_at_serial(output);
@@ -260,6 +266,7 @@ impl Agent {
                 }
                 Event::Deadline => {
                     if let Some(stop) = watch.due(Instant::now()) {
+                        Agent::note_stop(running, stop);
                         return self.stop_command(child, stop, output);
                     }
                 }

@@ -6,6 +6,7 @@
 use super::Agent;
 use super::device::DeviceInfo;
 use super::environment::JOB_MARK;
+use super::story::Story;
 use super::work::Running;
 use crate::child::tree::{self, Tree};
 use crate::child::{Cgroup, OutputFile, Secrets};
@@ -38,10 +39,11 @@ impl Agent {
             amend(&record, &mut progress, &entry);
         }
         let record = Arc::new(record);
-        self.uplink.job_again(Arc::clone(&record), progress.clone());
         let document = record.document();
         let job = document.and_then(|text| Job::parse(text).ok());
         let job = job.unwrap_or_else(|| Job::unknown(&id));
+        self.uplink
+            .job_again(Arc::clone(&record), progress.clone(), job.webhook.clone());
         let workspace =
             Workspace::of_an_earlier_life(&self.config.execution_basedir, &job, self.user.clone());
         let mut running = Running {
@@ -55,6 +57,7 @@ impl Agent {
             cgroup: Cgroup::make(&id),
             bystanders: tree::descendants(),
             is_taken_up: true,
+            story: Story::default(),
         };
         match interrupted {
             Some(phase) => self.say_interrupted(&mut running, phase),

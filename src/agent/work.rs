@@ -2,6 +2,7 @@
 
 use super::chores::{clear_place, make_place, sync_outcome};
 use super::device::DeviceInfo;
+use super::story::{RECOVERY_FAILED, Story};
 use super::{Agent, Event, LAST_DELIVERY};
 use crate::child::tree::{self, Process, Tree};
 use crate::child::{Cgroup, Secrets};
@@ -11,8 +12,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A device that could not be recovered: the agent goes offline.
-const RECOVERY_FAILED: i64 = 46;
 /// Before provision, which cannot be cancelled, the server may take this long to
 /// say whether the job still stands.
 const LAST_CHECK: Duration = Duration::from_secs(2);
@@ -35,6 +34,8 @@ pub(super) struct Running {
     pub(super) bystanders: HashSet<Process>,
     /// An earlier life of the agent began it.
     pub(super) is_taken_up: bool,
+    /// What its webhook is told.
+    pub(super) story: Story,
 }
 
 impl Agent {
@@ -55,6 +56,7 @@ impl Agent {
             return true;
         };
         info!("took job {}", running.job.id);
+        self.tell_of_start(&running);
         let refusal = match running.job.refusal.clone() {
             None => self.fetch_attachments(&running).err(),
             refusal => refusal,
@@ -75,7 +77,10 @@ impl Agent {
         // Before a crash of the agent, it may have come to its end.
         if !running.statuses.iter().any(is_clean) {
             self.restore_workspace(&running);
-            self.run_phase(&mut running, Phase::Cleanup);
+            if self.run_phase(&mut running, Phase::Cleanup).is_none() && !self.abandoned {
+                self.tell_of_phase(&mut running, Phase::Cleanup);
+                self.tell_of_status(&mut running, Phase::Cleanup, 0);
+            }
         }
         let bystanders = running.bystanders.clone();
         let leftovers = running
@@ -87,6 +92,9 @@ impl Agent {
         self.end_leftovers(&leftovers.with_cgroup(running.cgroup.clone()));
         if let Some(cgroup) = &running.cgroup {
             cgroup.remove();
+        }
+        if !self.abandoned {
+            self.tell_of_end(&mut running);
         }
         self.finish(running);
         if !self.abandoned {
@@ -111,7 +119,8 @@ impl Agent {
         let place = self
             .meanwhile(move || make_place(job, &agent_id, &results, &execution, user.as_ref()))?;
         let record = Arc::new(place.record);
-        self.uplink.job(Arc::clone(&record), progress);
+        self.uplink
+            .job(Arc::clone(&record), progress, place.job.webhook.clone());
         Some(Running {
             cgroup: Cgroup::make(&place.job.id),
             job: place.job,
@@ -123,16 +132,17 @@ impl Agent {
             sessions: Vec::new(),
             bystanders,
             is_taken_up: false,
+            story: Story::default(),
         })
     }
 
     /// The phase whose turn it is after those that ended; none where one of them ended
     /// the job, or only the cleanup is left.
     pub(super) fn next_phase(&self, running: &Running) -> Option<Phase> {
-        let last = running.statuses.last();
-        if last.is_some_and(|(phase, status)| *status != 0 && *phase != Phase::Test) {
+        if Agent::has_failed(running) {
             return None;
         }
+        let last = running.statuses.last();
         let place = |last| PHASES.iter().position(|phase| *phase == last);
         let done = last
             .and_then(|(last, _)| place(*last))
@@ -151,6 +161,7 @@ impl Agent {
                 self.check_cancellation();
             }
             if self.cancelled {
+                self.tell_of_cancellation(running);
                 return;
             }
             if self.stopping.is_some() {
@@ -160,6 +171,7 @@ impl Agent {
                 }
                 return;
             }
+            self.tell_of_skipped(running, Some(phase));
             if self.run_phase(running, phase).is_none() {
                 return;
             }
@@ -168,6 +180,15 @@ impl Agent {
                 self.wait_for_parent(running);
             }
         }
+        if !Agent::has_failed(running) {
+            self.tell_of_skipped(running, None);
+        }
+    }
+
+    /// Whether a phase has ended the job.
+    fn has_failed(running: &Running) -> bool {
+        let last = running.statuses.last();
+        last.is_some_and(|(phase, status)| *status != 0 && *phase != Phase::Test)
     }
 
     /// Cleanup runs for every job, also for one that removed the ground under
@@ -199,6 +220,7 @@ impl Agent {
         }
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));
+        self.tell_of_status(running, phase, status);
         if let Some(workspace) = &running.workspace
             && let Err(error) = workspace.write_outcome(&running.statuses)
         {

@@ -1,6 +1,6 @@
 //! The job as the server hands it over.
 
-use super::{JobSecrets, PHASES, Phase};
+use super::{JobSecrets, PHASES, Phase, Webhook};
 use crate::json::{Json, Kind};
 use std::fmt;
 
@@ -15,6 +15,8 @@ pub struct Job {
     pub id: String,
     /// The job that wants its device, in a job of several devices.
     pub parent: Option<String>,
+    /// Who wants to be told what happens to it.
+    pub webhook: Option<Webhook>,
     /// Seconds that a phase may run, if the job says so.
     pub global_timeout: Option<u64>,
     /// Seconds that the test phase may be silent, if the job says so.
@@ -81,6 +83,7 @@ impl Job {
             output_timeout,
             wanted,
             parent: parent.filter(|parent| !parent.is_empty()),
+            webhook: webhook(json),
             has_attachments: json
                 .get("attachments_status")
                 .and_then(Json::string)
@@ -115,6 +118,7 @@ impl Job {
                 refusal: Some(format!("its document is {reason}")),
                 wanted: PHASES.map(|phase| matches!(phase, Phase::Setup | Phase::Cleanup)),
                 parent: None,
+                webhook: None,
                 has_attachments: false,
                 text: match text.contains("\"secrets\"") {
                     true => WITHHELD.to_owned(),
@@ -139,6 +143,7 @@ impl Job {
             refusal: None,
             wanted: [false; PHASES.len()],
             parent: None,
+            webhook: None,
         }
     }
 
@@ -166,6 +171,14 @@ fn is_wanted(job: Json<'_>, phase: Phase) -> bool {
             && !data.is_empty()
             && members.all(|(name, _)| name == "attachments");
         !data.is_empty() && !skipped && !only_attached
+    })
+}
+
+fn webhook(job: Json<'_>) -> Option<Webhook> {
+    let text = |name: &str| job.get(name).and_then(Json::string);
+    Some(Webhook {
+        url: text("job_status_webhook").filter(|url| !url.is_empty())?,
+        queue: text("job_queue").unwrap_or_default(),
     })
 }
 

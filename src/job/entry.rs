@@ -1,6 +1,6 @@
 //! What happened to a job, one entry after the other.
 
-use super::{LogLength, LogType, Phase};
+use super::{JobEvent, LogLength, LogType, Phase};
 use crate::child::tree::{Leader, Process};
 use crate::json::{Json, Object};
 use std::path::PathBuf;
@@ -62,6 +62,12 @@ pub enum Entry {
     DeviceInfoSent(u64),
     /// The server has the exit status of this phase and all before it.
     Reported(Phase),
+    /// Something happened of which the job's webhook is told.
+    Event(JobEvent),
+    /// Provision ran, and ended with this.
+    Provisioned(i64),
+    /// The server is being told how provision ended. That is done once: it counts.
+    ProvisionTold,
     /// The server has the artifacts.
     ArtifactsSent,
     /// The server will not have the artifacts.
@@ -128,7 +134,21 @@ impl Entry {
                 line.integer("started", started);
                 line.string("boot", boot);
             }
-            Entry::TakenUp | Entry::ArtifactsSent | Entry::ArtifactsRefused | Entry::Complete => {}
+            Entry::Event(JobEvent {
+                name,
+                timestamp,
+                detail,
+            }) => {
+                line.string("name", name);
+                line.string("timestamp", timestamp);
+                line.string("detail", detail);
+            }
+            Entry::Provisioned(status) => line.integer("status", *status),
+            Entry::ProvisionTold
+            | Entry::TakenUp
+            | Entry::ArtifactsSent
+            | Entry::ArtifactsRefused
+            | Entry::Complete => {}
         }
         line.finish() + "\n"
     }
@@ -179,6 +199,13 @@ impl Entry {
                 log: log()?,
             },
             "reported" => Entry::Reported(phase()?),
+            "event" => Entry::Event(JobEvent {
+                name: string("name")?,
+                timestamp: string("timestamp")?,
+                detail: string("detail")?,
+            }),
+            "provisioned" => Entry::Provisioned(json.get("status")?.integer()?),
+            "provision_told" => Entry::ProvisionTold,
             "artifacts_sent" => Entry::ArtifactsSent,
             "artifacts_refused" => Entry::ArtifactsRefused,
             "complete" => Entry::Complete,
@@ -200,6 +227,9 @@ impl Entry {
             Entry::DeviceInfo(_) => "device_info",
             Entry::DeviceInfoSent(_) => "device_info_sent",
             Entry::Reported(_) => "reported",
+            Entry::Event(_) => "event",
+            Entry::Provisioned(_) => "provisioned",
+            Entry::ProvisionTold => "provision_told",
             Entry::ArtifactsSent => "artifacts_sent",
             Entry::ArtifactsRefused => "artifacts_refused",
             Entry::Complete => "complete",

@@ -1,6 +1,6 @@
 //! How far a job is, and how much of that the server has.
 
-use super::{Entry, LOG_TYPES, LogLength, LogType, PerLog, Phase};
+use super::{Entry, JobEvent, LOG_TYPES, LogLength, LogType, PerLog, Phase};
 use crate::child::tree::Leader;
 use std::path::PathBuf;
 
@@ -12,6 +12,9 @@ pub const NOT_RUN: i64 = 100;
 const FRAGMENTS: u64 = 20_000_000;
 /// And no run has more numbers than this that it did not use.
 const RUN: u64 = 50 * FRAGMENTS;
+
+/// A job has fewer than thirty.
+const EVENTS: usize = 100;
 
 /// The sum of a job's entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,12 @@ pub struct Progress {
     pub device_info: u64,
     /// The one that the server has.
     pub device_info_sent: u64,
+    /// What has happened, for the job's webhook.
+    pub events: Vec<JobEvent>,
+    /// How provision ended, if it ran.
+    pub provisioned: Option<i64>,
+    /// The server has been told that, or cannot be.
+    pub provision_told: bool,
     /// All phases are over.
     pub finished: bool,
     /// What is to be uploaded.
@@ -104,6 +113,10 @@ impl Progress {
                 self.with_log(*phase, *log, |progress| progress.refused = true);
             }
             Entry::Reported(phase) => self.with(*phase, |progress| progress.reported = true),
+            Entry::Event(event) if self.events.len() < EVENTS => self.events.push(event.clone()),
+            Entry::Event(_) => {}
+            Entry::Provisioned(status) => self.provisioned = Some(*status),
+            Entry::ProvisionTold => self.provision_told = true,
             Entry::ArtifactsSent => self.artifacts_sent = true,
             Entry::ArtifactsRefused => self.artifacts_refused = true,
             Entry::Complete => self.complete = true,
@@ -170,6 +183,13 @@ impl Progress {
         self.phases
             .iter()
             .filter_map(|p| Some((p.phase, p.status?)))
+    }
+
+    /// Whether the server knows how provision ended, and not yet that it counts.
+    #[must_use]
+    pub fn owes_provision_log(&self) -> bool {
+        let is_reported = |phase: &PhaseProgress| phase.phase == Phase::Provision && phase.reported;
+        self.provisioned.is_some() && !self.provision_told && self.phases.iter().any(is_reported)
     }
 
     /// Whether there are artifacts that the server may still take.

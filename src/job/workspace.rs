@@ -109,6 +109,12 @@ impl Workspace {
         self.directory.join("device-info.json")
     }
 
+    /// Where device connectors write why they failed.
+    #[must_use]
+    pub fn connector_error(&self) -> PathBuf {
+        self.directory.join("device-connector-error.json")
+    }
+
     /// Where the job leaves its artifacts.
     #[must_use]
     pub fn artifacts(&self) -> PathBuf {

@@ -96,6 +96,13 @@ impl Object {
         self.0.push(']');
     }
 
+    /// A member that is a list of objects.
+    pub fn objects(&mut self, name: &str, values: impl Iterator<Item = Object>) {
+        self.key(name);
+        let values: Vec<_> = values.map(Object::finish).collect();
+        self.0.push_str(&format!("[{}]", values.join(", ")));
+    }
+
     /// The text of the whole.
     #[must_use]
     pub fn finish(mut self) -> String {

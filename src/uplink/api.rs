@@ -107,6 +107,8 @@ pub(super) struct Api {
 pub(super) enum Outgoing<'a> {
     Nothing(Patience),
     Json(String),
+    /// JSON that the server passes on to somebody, and answers as they do.
+    Relayed(String),
     Artifacts(Upload<'a>),
 }
 
@@ -241,6 +243,26 @@ impl Api {
         self.acknowledged(action, reply)
     }
 
+    /// `POST /v1/agents/provision_logs/<name>`.
+    pub(super) fn post_provision_log(&self, job_id: &str, exit_code: i64) -> Result<(), Failure> {
+        let detail = match exit_code {
+            0 => "provision_success",
+            46 => "recovery_fail",
+            _ => "provision_fail",
+        };
+        let mut body = Object::new();
+        body.string("job_id", job_id);
+        body.integer("exit_code", exit_code);
+        body.string("detail", detail);
+        let path = format!(
+            "/v1/agents/provision_logs/{}",
+            percent(&self.common.agent_id)
+        );
+        let action = "post how provision ended";
+        let reply = self.call(action, "POST", &path, Outgoing::Json(body.finish()))?;
+        self.acknowledged(action, reply)
+    }
+
     fn agent_path(&self) -> String {
         format!("/v1/agents/data/{}", percent(&self.common.agent_id))
     }
@@ -278,7 +300,7 @@ impl Api {
         result
     }
 
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         method: &str,
         path: &str,
@@ -286,8 +308,12 @@ impl Api {
     ) -> Result<Reply, Failure> {
         let first = self.access(outgoing)?;
         let reply = self.send(method, path, first.as_deref(), outgoing)?;
-        let (Some(token), 401 | 403) = (first, reply.status) else {
-            let is_denied = matches!(reply.status, 401 | 403);
+        let is_denied = match outgoing {
+            // A 403 may be another's.
+            Outgoing::Relayed(_) => reply.status == 401,
+            _ => matches!(reply.status, 401 | 403),
+        };
+        let (Some(token), true) = (first, is_denied) else {
             let hint = self.common.tokens.hint().filter(|_| is_denied);
             return settle(reply).map_err(|failure| failure.with(hint.as_deref()));
         };
@@ -333,7 +359,7 @@ impl Api {
                 self.http
                     .send(method, path, credentials, payload, *patience)
             }
-            Outgoing::Json(text) => {
+            Outgoing::Json(text) | Outgoing::Relayed(text) => {
                 let (payload, patience) = (Payload::Json(text), Patience::Call);
                 self.http.send(method, path, credentials, payload, patience)
             }
@@ -359,7 +385,7 @@ impl Api {
         }
     }
 
-    fn reach(&self) -> String {
+    pub(super) fn reach(&self) -> String {
         format!("reach {}", self.common.server)
     }
 

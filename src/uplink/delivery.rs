@@ -37,6 +37,8 @@ pub(super) enum Step {
     DeviceInfo,
     /// The exit status of this phase.
     Status(Phase),
+    /// How provision ended, for the agent's statistics.
+    ProvisionLog,
     /// The artifacts.
     Artifacts,
     /// That the job is complete.
@@ -160,6 +162,9 @@ impl Delivery {
         if let Some(until) = self.resting(now) {
             return Step::Wait(Some(until));
         }
+        if self.progress.owes_provision_log() {
+            return Step::ProvisionLog;
+        }
         if let Some(phase) = self.current() {
             return match (self.next_of(phase, now), self.doubt) {
                 (Step::Fragment(..), Some(doubt)) if doubt.read_at > now => {
@@ -221,6 +226,7 @@ impl Delivery {
             Step::ReadBack => self.read_back(api),
             Step::DeviceInfo => self.device_info(api),
             Step::Status(phase) => self.status(api, phase),
+            Step::ProvisionLog => self.provision_log(api),
             Step::Artifacts => self.artifacts(api),
             Step::Complete => self.complete(api),
             Step::Wait(_) | Step::Done => Ok(()),

@@ -23,12 +23,15 @@ mod tls;
 mod token;
 mod upload;
 mod waiting;
+mod webhook;
 
 pub use api::AgentData;
 pub use failure::Failure;
 pub use fetch::Fetching;
 
-use crate::job::{Attachments, Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
+use crate::job::{
+    Attachments, Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record, Webhook,
+};
 use crate::json::Object;
 use crate::sys::{self, Wake};
 use api::{Api, Common};
@@ -41,6 +44,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use webhook::Telling;
 
 /// Between attempts for a job that runs.
 const LIVE_PAUSE: Duration = Duration::from_secs(30);
@@ -130,7 +134,7 @@ pub enum Event {
 #[derive(Debug)]
 enum Command {
     Ask(Ask),
-    Job(Box<Delivery>),
+    Job(Box<Delivery>, Option<Webhook>),
     Entry(Entry),
     Offline(String),
     Allocated(Option<String>),
@@ -179,6 +183,7 @@ impl Uplink {
             queue: Arc::clone(&uplink.queue),
             arrears: Arc::clone(&uplink.arrears),
             job: None,
+            telling: None,
             settled: false,
             events,
             wake,
@@ -198,16 +203,16 @@ impl Uplink {
         self.command(Command::Ask(ask));
     }
 
-    /// A job has been taken; its entries follow.
-    pub fn job(&self, record: Arc<Record>, progress: Progress) {
+    /// A job has been taken, whose webhook is this, if it has one; its entries follow.
+    pub fn job(&self, record: Arc<Record>, progress: Progress, webhook: Option<Webhook>) {
         let delivery = Delivery::new(record, progress, LIVE_PAUSE);
-        self.command(Command::Job(Box::new(delivery)));
+        self.command(Command::Job(Box::new(delivery), webhook));
     }
 
     /// A job of an earlier life has been taken up; its entries follow.
-    pub fn job_again(&self, record: Arc<Record>, progress: Progress) {
+    pub fn job_again(&self, record: Arc<Record>, progress: Progress, webhook: Option<Webhook>) {
         let delivery = Delivery::new(record, progress, LIVE_PAUSE).of_an_earlier_life();
-        self.command(Command::Job(Box::new(delivery)));
+        self.command(Command::Job(Box::new(delivery), webhook));
     }
 
     /// Something happened to the job; it is in the record already.
@@ -290,6 +295,8 @@ struct Thread {
     queue: Arc<(Mutex<Queue>, Condvar)>,
     arrears: Arc<Arrears>,
     job: Option<Box<LiveJob>>,
+    /// The webhook of the job that runs, or of the last one.
+    telling: Option<Telling>,
     /// Nothing more is to be begun.
     settled: bool,
     events: Sender<Event>,
@@ -349,10 +356,17 @@ impl Thread {
                 let answer = self.ask(ask);
                 self.tell(Event::Answered(answer));
             }
-            Command::Job(delivery) => self.job = Some(Box::new(LiveJob::new(*delivery))),
+            Command::Job(delivery, webhook) => {
+                let agent_id = &self.api.common.agent_id;
+                self.telling = webhook.map(|webhook| Telling::new(webhook, agent_id));
+                self.job = Some(Box::new(LiveJob::new(*delivery)));
+            }
             Command::Entry(entry) => {
                 if let Some(job) = &mut self.job {
                     job.delivery.apply(&entry);
+                    if let (Entry::Event(_), Some(telling)) = (&entry, &mut self.telling) {
+                        telling.tell(&job.delivery.progress, &self.api.common);
+                    }
                 }
             }
             Command::Offline(comment) => {
@@ -376,7 +390,11 @@ impl Thread {
             },
             Command::Settle(within) => {
                 self.settled = true;
-                self.arrears.settle(within);
+                let begun = Instant::now();
+                if let Some(telling) = self.telling.take() {
+                    telling.finish(within);
+                }
+                self.arrears.settle(within.saturating_sub(begun.elapsed()));
                 self.tell(Event::Settled);
             }
         }

@@ -150,6 +150,25 @@ impl Delivery {
         status
     }
 
+    /// The server counts these: one that may have arrived is not sent again.
+    pub(super) fn provision_log(&mut self, api: &Api) -> Result<(), Failure> {
+        let status = self.progress.provisioned.unwrap_or_default();
+        self.note(&Entry::ProvisionTold);
+        match api.post_provision_log(&self.progress.job_id, status) {
+            // An agent that is not known is none to the statistics only.
+            Ok(()) | Err(Failure::Refused { status: 404, .. }) => Ok(()),
+            Err(Failure::Refused { cause, .. }) => {
+                warning!("cannot post how provision ended: {cause}; going on without");
+                Ok(())
+            }
+            Err(failure) if failure.may_have_arrived() => Ok(()),
+            Err(failure) => {
+                self.progress.provision_told = false;
+                Err(failure)
+            }
+        }
+    }
+
     pub(super) fn artifacts(&mut self, api: &Api) -> Result<(), Failure> {
         let Some(path) = self.progress.artifacts.clone() else {
             return Ok(());

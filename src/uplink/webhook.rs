@@ -1,0 +1,188 @@
+//! Telling a job's webhook what happens to it, through the server: on a thread of its
+//! own over a connection of its own, because the server answers no sooner than the
+//! webhook does, which is somebody else's.
+
+use super::api::{Api, Common, Outgoing, percent};
+use super::backoff::Backoff;
+use super::failure::Failure;
+use crate::job::{JobEvent, Progress, Webhook};
+use crate::json::Object;
+use crate::warning;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ACTION: &str = "tell a job's webhook";
+/// Between attempts to reach the server.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After the end of the job, so many are made: nobody waits for them.
+const LAST_ATTEMPTS: u32 = 5;
+
+/// The events of one job, on their way. What has not been sent when this is dropped
+/// is still tried for a while.
+#[derive(Debug)]
+pub(super) struct Telling {
+    webhook: Webhook,
+    agent_id: String,
+    state: Arc<State>,
+    has_thread: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    post: Mutex<Post>,
+    changed: Condvar,
+}
+
+/// All events so far, as the body of a request: a newer one takes the place of one
+/// that has not been sent.
+#[derive(Debug, Default)]
+struct Post {
+    body: Option<String>,
+    /// There will be no more.
+    is_last: bool,
+    /// The thread has ended.
+    is_over: bool,
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(
+        &self,
+        post: MutexGuard<'a, Post>,
+        time: Duration,
+        is_waiting: impl FnMut(&mut Post) -> bool,
+    ) -> MutexGuard<'a, Post> {
+        let waited = self.changed.wait_timeout_while(post, time, is_waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Telling {
+    pub(super) fn new(webhook: Webhook, agent_id: &str) -> Telling {
+        Telling {
+            webhook,
+            agent_id: agent_id.to_owned(),
+            state: Arc::default(),
+            has_thread: false,
+        }
+    }
+
+    /// Tells what has happened to the job so far.
+    pub(super) fn tell(&mut self, progress: &Progress, common: &Arc<Common>) {
+        self.state.lock().body = Some(self.body(&progress.events));
+        self.state.changed.notify_all();
+        if !self.has_thread {
+            self.has_thread = true;
+            self.start(&progress.job_id, common);
+        }
+    }
+
+    fn body(&self, events: &[JobEvent]) -> String {
+        let events = events.iter().map(|event| {
+            let mut one = Object::new();
+            one.string("event_name", &event.name);
+            one.string("timestamp", &event.timestamp);
+            one.string("detail", &event.detail);
+            one
+        });
+        let mut body = Object::new();
+        body.string("agent_id", &self.agent_id);
+        body.string("job_queue", &self.webhook.queue);
+        body.string("job_status_webhook", &self.webhook.url);
+        body.objects("events", events);
+        body.finish()
+    }
+
+    fn start(&self, job_id: &str, common: &Arc<Common>) {
+        let (state, common) = (Arc::clone(&self.state), Arc::clone(common));
+        let path = format!("/v1/job/{}/events", percent(job_id));
+        let thread = thread::Builder::new().name("webhook".into());
+        let started = thread.spawn(move || {
+            super::leave_signals_to_the_agent();
+            if let Ok(api) = Api::new(common) {
+                work(&api, &path, &state);
+            }
+            state.lock().is_over = true;
+            state.changed.notify_all();
+        });
+        if let Err(error) = started {
+            warning!("cannot start the thread that tells the webhook of job {job_id}: {error}");
+            self.state.lock().is_over = true;
+        }
+    }
+
+    /// Waits for so long until the last event has been sent.
+    pub(super) fn finish(self, within: Duration) {
+        if !self.has_thread {
+            return;
+        }
+        let mut post = self.state.lock();
+        post.is_last = true;
+        self.state.changed.notify_all();
+        drop(self.state.wait(post, within, |post| !post.is_over));
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.state.lock().is_last = true;
+        self.state.changed.notify_all();
+    }
+}
+
+fn work(api: &Api, path: &str, state: &State) {
+    let mut backoff = Backoff::default();
+    let mut last_attempts = 0;
+    loop {
+        let post = state.lock();
+        let is_idle = |post: &mut Post| post.body.is_none() && !post.is_last;
+        let mut post = state.wait(post, Duration::MAX, is_idle);
+        let Some(body) = post.body.take() else {
+            return;
+        };
+        last_attempts += u32::from(post.is_last);
+        drop(post);
+        let sent = api.relay(ACTION, path, &body);
+        let is_unreachable = sent.is_err();
+        backoff.note(&sent, LONGEST_PAUSE);
+        if is_unreachable {
+            let mut post = state.lock();
+            // A newer one tells the same, and more.
+            post.body.get_or_insert(body);
+            if last_attempts >= LAST_ATTEMPTS {
+                return;
+            }
+            let was_last = post.is_last;
+            let now = Instant::now();
+            let until = backoff.resting(now).unwrap_or(now);
+            let left = until.saturating_duration_since(now);
+            drop(state.wait(post, left, |post| post.is_last == was_last));
+        }
+    }
+}
+
+impl Api {
+    /// Posts something that the server passes on to somebody else, whose answer is
+    /// the answer: whatever it is, it is not sent again. Only while the server cannot
+    /// be reached, there is an error.
+    fn relay(&self, action: &str, path: &str, body: &str) -> Result<(), Failure> {
+        let mut outgoing = Outgoing::Relayed(body.to_owned());
+        match self.attempt("POST", path, &mut outgoing) {
+            Ok(_) => self.common.faults.over(action),
+            Err(failure @ Failure::Unreachable { .. }) if !failure.may_have_arrived() => {
+                let faults = &self.common.faults;
+                faults.report(&self.reach(), failure.cause(), "trying again");
+                return Err(failure);
+            }
+            Err(failure) => {
+                let faults = &self.common.faults;
+                faults.report(action, failure.cause(), "going on without");
+            }
+        }
+        Ok(())
+    }
+}
