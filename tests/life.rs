@@ -426,3 +426,49 @@ fn a_console_that_takes_nothing_holds_nothing_up() {
     signal(numbers(&reader)[0], "KILL");
     shell.wait();
 }
+
+#[test]
+fn where_queues_are_restricted_only_those_are_asked_for() {
+    let lab = Lab::new().set("job_queues", "[lab, open, rpi]");
+    let asked = |queues: &str| {
+        let path = format!("/v1/job?{queues}");
+        lab.wait(&format!("{queues} is asked for"), |view| {
+            let last = view
+                .exchanges()
+                .iter()
+                .rfind(|one| one.path.starts_with("/v1/job?"));
+            last.is_some_and(|one| one.path == path)
+        });
+    };
+    let agent = lab.agent();
+    asked("queue=lab&queue=open&queue=rpi");
+    lab.server.restrict("rpi", &["team"]);
+    lab.server.restrict("elsewhere", &["team"]);
+    asked("queue=rpi");
+    agent.wait_for_log("only jobs of restricted queues are taken: rpi");
+    lab.server.restrict("rpi", &[]);
+    asked("queue=lab&queue=open&queue=rpi");
+}
+
+#[test]
+fn an_administrator_sees_at_the_server_what_the_agent_warns_of() {
+    let lab = Lab::new()
+        .with_proxy()
+        .command("test", "echo garbage > device-info.json");
+    // It is told when the server can be told.
+    lab.proxy().set_down(true);
+    let agent = lab.agent();
+    agent.wait_for_log("cannot reach");
+    lab.proxy().set_down(false);
+    lab.wait("the server knows of it", |view| {
+        let agent = view.agent("lab-agent");
+        agent.is_some_and(|agent| {
+            let [line] = &agent.log[..] else { return false };
+            line.contains(" WARNING: cannot reach http://127.0.0.1:")
+        })
+    });
+    lab.wait("nothing else is changed by it", |view| {
+        let agent = view.agent("lab-agent");
+        agent.is_some_and(|agent| agent.state == "waiting")
+    });
+}

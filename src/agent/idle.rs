@@ -15,6 +15,8 @@ pub(super) struct Idle {
     pub(super) announced: Option<Instant>,
     out_of_service: bool,
     lacks_space: bool,
+    /// The restricted queues among the agent's, as was said last.
+    restricted_to: Vec<String>,
     /// The server has not been told yet that the last job is over.
     pub(super) was_working: bool,
     /// Cycles in a row that failed.
@@ -149,10 +151,31 @@ impl Agent {
         if out_of_service || lack.is_some() {
             return Ok(Cycle::Nothing);
         }
-        let queues = self.config.job_queues.clone();
+        let queues = self.queues(&data);
         match self.ask(Ask::Job(queues))? {
             Answer::Job(Some(document)) => Ok(Cycle::Job(document)),
             _ => Ok(Cycle::Nothing),
+        }
+    }
+
+    /// The queues that are asked for: where some of the agent's are restricted to
+    /// owners, only those.
+    fn queues(&mut self, data: &AgentData) -> Vec<String> {
+        let mut queues = self.config.job_queues.clone();
+        queues.retain(|queue| data.restricted_queues.contains(queue));
+        if self.idle.restricted_to != queues {
+            match queues.is_empty() {
+                true => info!("jobs of all queues are taken again"),
+                false => info!(
+                    "only jobs of restricted queues are taken: {}",
+                    queues.join(", ")
+                ),
+            }
+            self.idle.restricted_to.clone_from(&queues);
+        }
+        match queues.is_empty() {
+            true => self.config.job_queues.clone(),
+            false => queues,
         }
     }
 

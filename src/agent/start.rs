@@ -109,6 +109,7 @@ impl Agent {
             _lock: lock,
         };
         if mode == Mode::Daemon {
+            log::share();
             agent.look_at_records();
             // Last: from here on the main loop must turn.
             let watchdog = agent.config.watchdog_device.as_deref();

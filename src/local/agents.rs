@@ -80,6 +80,8 @@ pub(super) struct Agents {
     records: BTreeMap<String, Record>,
     /// Also of agents without a record.
     provision_logs: BTreeMap<String, VecDeque<ProvisionLog>>,
+    /// Owners by queue, of those that are restricted to some.
+    pub(super) restricted: BTreeMap<String, Vec<String>>,
     /// Descriptions by queue.
     pub(super) queues: BTreeMap<String, String>,
     /// Provision data by image by queue.
@@ -151,8 +153,13 @@ impl Agents {
             document.string("provision_streak_type", kind);
             document.integer("provision_streak_count", count);
         }
-        // Nobody restricts a queue here.
-        document.object("restricted_to", Object::new());
+        let mut restricted = Object::new();
+        for queue in record.queues.iter().flatten() {
+            if let Some(owners) = self.restricted.get(queue) {
+                restricted.strings(queue, owners);
+            }
+        }
+        document.object("restricted_to", restricted);
         Some(document.finish())
     }
 

@@ -151,6 +151,13 @@ impl Server {
             .update(|known| known.agents.set(name, state, comment, &now));
     }
 
+    /// Restricts a queue to the jobs of these owners.
+    pub fn restrict(&self, queue: &str, owners: &[&str]) {
+        let owners = owners.iter().map(|&owner| owner.to_owned()).collect();
+        self.shared
+            .update(|known| known.agents.restricted.insert(queue.to_owned(), owners));
+    }
+
     /// Ends the life of all access tokens: they get 401.
     pub fn expire_tokens(&self) {
         self.shared

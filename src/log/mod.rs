@@ -6,12 +6,14 @@
 
 mod console;
 mod file;
+mod shared;
 
 pub use file::LogFile;
 
 use crate::json::Object;
 use crate::sys::clock::{self, Now};
 use console::Console;
+use shared::Unshared;
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,6 +66,7 @@ struct Outlets {
     console_level: Option<Level>,
     console: Console,
     file_failed: bool,
+    unshared: Unshared,
 }
 
 static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
@@ -73,6 +76,7 @@ static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
     console_level: Some(Level::Info),
     console: Console::as_given(),
     file_failed: false,
+    unshared: Unshared::unwanted(),
 });
 
 /// Opens the log: `file` gets the lines from `file_level` on, the console (the
@@ -85,7 +89,24 @@ pub fn open(file: LogFile, format: Format, file_level: Level, console_level: Opt
         console_level,
         console: Console::unwaiting(),
         file_failed: false,
+        unshared: Unshared::unwanted(),
     };
+}
+
+/// From here on, warnings and errors are kept for the server too.
+pub fn share() {
+    outlets().unshared = Unshared::wanted();
+}
+
+/// Those that the server has not been told.
+#[must_use]
+pub fn take_unshared() -> Vec<String> {
+    outlets().unshared.take()
+}
+
+/// The server could not be told.
+pub fn put_back_unshared(lines: Vec<String>) {
+    outlets().unshared.put_back(lines);
 }
 
 /// Opens the log file again, after somebody moved it away.
@@ -108,17 +129,13 @@ pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
     let mut outlets = outlets();
     let to_file = outlets.file.is_some() && level >= outlets.file_level;
     let to_console = outlets.console_level.is_some_and(|least| level >= least);
-    if !to_file && !to_console {
+    if !to_file && !to_console && level < Level::Warning {
         return;
     }
     let now = Now::read();
-    let line = line(
-        outlets.format,
-        now.wall,
-        level,
-        module,
-        &message.to_string(),
-    );
+    let message = message.to_string();
+    outlets.unshared.add(now.wall, level, &message);
+    let line = line(outlets.format, now.wall, level, module, &message);
     if to_console {
         outlets.console.write(&line);
     }

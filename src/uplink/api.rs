@@ -28,6 +28,8 @@ pub struct AgentData {
     pub job_id: String,
     /// Why it is in this state.
     pub comment: String,
+    /// Those of its queues that only their owners' jobs come into.
+    pub restricted_queues: Vec<String>,
 }
 
 /// What of an agent's data the agent itself looks at.
@@ -138,6 +140,7 @@ impl Api {
             state: Some(known.state.unwrap_or_default()),
             job_id: known.job_id.unwrap_or_default(),
             comment: known.comment.unwrap_or_default(),
+            restricted_queues: restricted_queues(json),
         })
     }
 
@@ -444,6 +447,15 @@ impl Api {
     fn json<'a>(&self, action: &str, text: &'a str) -> Result<Json<'a>, Failure> {
         Json::parse(text).map_err(|error| self.unreadable(action, &error.to_string()))
     }
+}
+
+fn restricted_queues(agent: Json<'_>) -> Vec<String> {
+    let all = agent.get("restricted_to");
+    let owned = |(queue, owners): (String, Json<'_>)| (!owners.is_empty()).then_some(queue);
+    all.into_iter()
+        .flat_map(Json::members)
+        .filter_map(owned)
+        .collect()
 }
 
 /// A path segment or a query's value (RFC 3986, section 2).

@@ -19,6 +19,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const LONGEST_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Of the time, this part at most goes into reading the answer.
 const CHECK_SHARE: u32 = 50;
+/// The server forgets an agent that says nothing for seven days; a reservation may
+/// last longer.
+const HEARTBEAT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Between two attempts to announce something.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The next job does not wait longer than this for the rest of a finished one.
@@ -81,6 +84,8 @@ pub(super) struct LiveJob {
     announcements: Backoff,
     /// When the agent's state was last asked for.
     agent_read: Reading,
+    /// When something was last posted of the agent.
+    agent_posted: Instant,
     cancelled: bool,
     /// The agent's state is an administrator's and must stay.
     administered: bool,
@@ -105,6 +110,7 @@ impl LiveJob {
             announcements: Backoff::default(),
             // It was read before the job was asked for.
             agent_read: Reading::since(Instant::now()),
+            agent_posted: Instant::now(),
             cancelled: false,
             administered: false,
             offline: None,
@@ -123,9 +129,13 @@ impl LiveJob {
         self.check_now = true;
     }
 
+    /// The last reading of the job's state was one.
+    pub(super) fn reaches_the_server(&self) -> bool {
+        self.job_read.is_some() && self.check_failures == 0
+    }
+
     /// Does one thing. Events go to `tell`.
-    pub(super) fn turn(&mut self, api: &Api, tell: &dyn Fn(Event)) -> Turn {
-        let now = Instant::now();
+    pub(super) fn turn(&mut self, api: &Api, tell: &dyn Fn(Event), now: Instant) -> Turn {
         let finished = self.delivery.progress.finished;
         let resting = self.delivery.resting(now);
         let is_long = |until: Instant| until.saturating_duration_since(now) > LONGEST_WAIT;
@@ -141,7 +151,7 @@ impl LiveJob {
         // And what cannot be announced holds nothing up.
         let announce_due = self.announcements.resting(now);
         if announce_due.is_none()
-            && let Some(result) = self.announce(api, tell)
+            && let Some(result) = self.announce(api, tell, now)
         {
             self.announcements.note(&result, LONGEST_PAUSE);
             return Turn::Again;
@@ -155,7 +165,7 @@ impl LiveJob {
                     return Turn::Again;
                 }
                 let others = check_due.into_iter().chain(announce_due);
-                let others = others.chain(allocation_due);
+                let others = others.chain(allocation_due).chain([self.heartbeat_due()]);
                 Turn::Wait(until.into_iter().chain(others).min())
             }
             // The artifacts were put off: they are sent beside the next jobs.
@@ -222,7 +232,12 @@ impl LiveJob {
     /// Posts a state, if there is one to be posted. What would be overwritten is
     /// read before: a state that is posted late undoes a cancellation, or an
     /// administrator's word.
-    fn announce(&mut self, api: &Api, tell: &dyn Fn(Event)) -> Option<Result<(), Failure>> {
+    fn announce(
+        &mut self,
+        api: &Api,
+        tell: &dyn Fn(Event),
+        now: Instant,
+    ) -> Option<Result<(), Failure>> {
         let phase = self.delivery.current().map(|current| current.phase);
         let job_due = phase.filter(|&phase| self.job_state != Some(phase));
         if let Some(phase) = job_due.filter(|&phase| phase != Phase::Cleanup)
@@ -243,7 +258,7 @@ impl LiveJob {
         }
         let agent_due = phase.filter(|&phase| self.agent_state != Some(phase));
         if agent_due.is_none() && self.offline.is_none() {
-            return None;
+            return (self.heartbeat_due() <= now).then(|| self.beat(api, now));
         }
         if !self.administered && self.agent_read.is_stale() {
             self.read_agent(api, tell);
@@ -272,6 +287,7 @@ impl LiveJob {
         data.string("state", "offline");
         data.string("comment", comment);
         self.post_agent(api, data)?;
+        self.agent_posted = Instant::now();
         self.offline = None;
         self.administered = true;
         Ok(())
@@ -296,7 +312,23 @@ impl LiveJob {
         if !matches!(posted, Some(Err(_))) {
             self.agent_state = Some(phase);
         }
+        if matches!(posted, Some(Ok(()))) {
+            self.agent_posted = Instant::now();
+        }
         posted
+    }
+
+    /// When the server is to hear of the agent again, if nothing else is told before.
+    fn heartbeat_due(&self) -> Instant {
+        self.agent_posted + HEARTBEAT
+    }
+
+    fn beat(&mut self, api: &Api, now: Instant) -> Result<(), Failure> {
+        let mut data = Object::new();
+        data.string("job_id", &self.delivery.progress.job_id);
+        self.post_agent(api, data)?;
+        self.agent_posted = now;
+        Ok(())
     }
 
     /// A refused post is as good as done: it would be refused again.
@@ -308,5 +340,69 @@ impl LiveJob {
             }
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Entry, Progress, Record};
+    use crate::local::{Options, Server};
+    use crate::uplink::api::Common;
+    use crate::uplink::{Settings, TlsFiles};
+    use std::sync::Arc;
+
+    #[test]
+    fn in_a_job_of_days_the_server_hears_of_the_agent_every_day() {
+        let directory = std::env::temp_dir().join(format!("tfa-live-{}", std::process::id()));
+        let server = Server::start(Options {
+            directory: directory.join("server"),
+            keep_exchanges: true,
+            ..Options::default()
+        })
+        .unwrap();
+        let token_file = directory.join("token");
+        let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
+        std::fs::write(&token_file, token).unwrap();
+        let settings = Settings {
+            server: server.url(),
+            tls: TlsFiles::default(),
+            agent_id: "a".into(),
+            token_file,
+        };
+        let api = Api::new(Arc::new(Common::new(settings))).unwrap();
+        let id = server.submit("{\"job_queue\": \"q\"}").unwrap();
+        let record = Record::create(&directory, &id, "a", "{}").unwrap();
+        let mut progress = Progress::default();
+        progress.apply(&Entry::Taken {
+            job_id: id.clone(),
+            agent_id: "a".into(),
+        });
+        progress.apply(&Entry::Started(Phase::Reserve));
+        let delivery = Delivery::new(Arc::new(record), progress, LONGEST_PAUSE);
+        let mut job = LiveJob::new(delivery);
+        let begun = Instant::now();
+        let mut posts_until = |now: Instant| {
+            while matches!(job.turn(&api, &|_| {}, now), Turn::Again) {
+                // The state of the job is asked for all the time.
+                job.job_read = Some(Reading {
+                    at: now,
+                    took: Duration::ZERO,
+                });
+            }
+            let exchanges = server.exchanges();
+            let posts = exchanges
+                .iter()
+                .filter(|one| one.path == "/v1/agents/data/a");
+            posts.filter(|one| one.method == "POST").count()
+        };
+        assert_eq!(posts_until(begun), 1, "the state");
+        let day = HEARTBEAT + Duration::from_secs(10);
+        assert_eq!(posts_until(begun + day / 2), 1);
+        assert_eq!(posts_until(begun + day), 2);
+        assert_eq!(posts_until(begun + day + day / 2), 2);
+        assert_eq!(posts_until(begun + 2 * day), 3);
+        drop(server);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -18,6 +18,7 @@ mod http;
 mod live;
 mod multipart;
 mod reading;
+mod share;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod token;
@@ -38,6 +39,7 @@ use api::{Api, Common};
 use arrears::Arrears;
 use delivery::Delivery;
 use live::{LiveJob, Turn};
+use share::Sharing;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -184,6 +186,7 @@ impl Uplink {
             arrears: Arc::clone(&uplink.arrears),
             job: None,
             telling: None,
+            sharing: Sharing::default(),
             settled: false,
             events,
             wake,
@@ -297,6 +300,7 @@ struct Thread {
     job: Option<Box<LiveJob>>,
     /// The webhook of the job that runs, or of the last one.
     telling: Option<Telling>,
+    sharing: Sharing,
     /// Nothing more is to be begun.
     settled: bool,
     events: Sender<Event>,
@@ -354,7 +358,11 @@ impl Thread {
         match command {
             Command::Ask(ask) => {
                 let answer = self.ask(ask);
+                let is_answered = answer.is_ok();
                 self.tell(Event::Answered(answer));
+                if is_answered {
+                    self.sharing.go_on(&self.api, Instant::now());
+                }
             }
             Command::Job(delivery, webhook) => {
                 let agent_id = &self.api.common.agent_id;
@@ -418,9 +426,12 @@ impl Thread {
     /// Does one thing for the job; says until when there is nothing to do.
     fn turn(&mut self) -> Option<Instant> {
         let job = self.job.as_mut().filter(|_| !self.settled)?;
+        if job.reaches_the_server() {
+            self.sharing.go_on(&self.api, Instant::now());
+        }
         let (events, wake) = (&self.events, &self.wake);
         let tell = |event| send(events, wake, event);
-        match job.turn(&self.api, &tell) {
+        match job.turn(&self.api, &tell, Instant::now()) {
             Turn::Again => Some(Instant::now()),
             Turn::Wait(until) => until,
             Turn::Delivered => {

@@ -47,10 +47,11 @@ fn unknown(tag: &str) -> String {
     format!("the tag {} is not known here", shown(tag))
 }
 
+/// Its beginning: it may be as long as the file.
 fn shown(tag: &str) -> String {
     match tag.strip_prefix(CORE) {
-        Some(name) => format!("!!{name}"),
-        None => tag.to_owned(),
+        Some(name) => format!("!!{name:.80}"),
+        None => format!("{tag:.80}"),
     }
 }
 

@@ -131,11 +131,9 @@ impl Lab {
             (None, Some(proxy)) => proxy.url(),
             (None, None) => self.server.url(),
         };
-        let mut text = format!(
-            "agent_id: {}\nserver_address: {server}\njob_queues: [lab]\n",
-            quoted(agent_id)
-        );
+        let mut text = format!("agent_id: {}\nserver_address: {server}\n", quoted(agent_id));
         for (key, default) in [
+            ("job_queues", "[lab]".to_owned()),
             ("polling_interval", "1".to_owned()),
             ("execution_basedir", quoted(&self.shown("run"))),
             ("logging_basedir", quoted(&self.shown("logs"))),

@@ -1,0 +1,43 @@
+//! Telling the server what the agent warns of, so that an administrator sees it who
+//! does not see the board.
+
+use super::api::Api;
+use super::failure::Failure;
+use crate::json::Object;
+use crate::{info, log};
+use std::time::{Duration, Instant};
+
+/// Between two posts.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// When that was done.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    last: Option<Instant>,
+    is_refused: bool,
+}
+
+impl Sharing {
+    /// Does it, if it is time to and there is something to tell.
+    pub(super) fn go_on(&mut self, api: &Api, now: Instant) {
+        let is_due = |last| now.saturating_duration_since(last) >= INTERVAL;
+        if self.is_refused || !self.last.is_none_or(is_due) {
+            return;
+        }
+        let lines = log::take_unshared();
+        if lines.is_empty() {
+            return;
+        }
+        self.last = Some(now);
+        let mut body = Object::new();
+        body.strings("log", &lines);
+        match api.post_agent(body) {
+            Ok(()) => {}
+            Err(Failure::Refused { cause, .. }) => {
+                info!("the server does not take this agent's warnings: {cause}");
+                self.is_refused = true;
+            }
+            Err(_) => log::put_back_unshared(lines),
+        }
+    }
+}
