@@ -1,11 +1,12 @@
 //! The fence around the HTTP client: the only file that sends a request.
 //!
-//! What PACKAGES says about ureq is kept here: no redirects, no proxy from the
-//! environment, no compression, connections younger than the server's, a
+//! What PACKAGES says about ureq is kept here: no redirects, no proxy that it finds in
+//! the environment by itself, no compression, connections younger than the server's, a
 //! time limit on everything, and none of the limits that cost a thread.
 
 #[cfg(test)]
 mod deadlines;
+mod proxy;
 mod socket;
 
 use super::TlsFiles;
@@ -15,6 +16,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 use ureq::{Agent, Body, SendBody, Timeout};
 
 /// Below the server's ten seconds, so that no request meets a closing socket.
@@ -110,6 +112,7 @@ impl Http {
             true => Some(Tls::new(files)?),
             false => None,
         };
+        let proxy = proxy::of(server, |name| std::env::var(name).ok())?;
         let builder = || {
             let builder = Agent::config_builder()
                 .http_status_as_error(false)
@@ -117,7 +120,7 @@ impl Http {
                 .max_redirects_will_error(false)
                 .accept_encoding("identity")
                 .user_agent(concat!("testflinger-agent/", env!("CARGO_PKG_VERSION")))
-                .proxy(None)
+                .proxy(proxy.clone())
                 .max_idle_age(IDLE_AGE)
                 .max_idle_connections(1)
                 .timeout_connect(Some(limits.connect))
@@ -129,7 +132,8 @@ impl Http {
         };
         let closed = Closed::default();
         let agent = |config| {
-            let connector = tls::above(Sockets(closed.clone()));
+            let sockets = ConnectProxyConnector::default().chain(Sockets(closed.clone()));
+            let connector = tls::above(sockets);
             Agent::with_parts(config, connector, DefaultResolver::default())
         };
         let calls = builder()
@@ -281,6 +285,7 @@ impl NoAnswer {
         let is_sent = !matches!(
             error,
             ureq::Error::HostNotFound
+                | ureq::Error::ConnectProxyFailed(_)
                 | ureq::Error::Timeout(
                     Timeout::Resolve | Timeout::Connect | Timeout::SendRequest | Timeout::SendBody
                 )
@@ -338,6 +343,9 @@ fn explain(error: &ureq::Error) -> String {
         ureq::Error::Io(error) => explain_io(error),
         ureq::Error::Timeout(_) => "it did not answer in time".into(),
         ureq::Error::HostNotFound => "its name is not known here (DNS)".into(),
+        ureq::Error::ConnectProxyFailed(reason) => {
+            format!("the proxy does not lead there: {reason:.200}")
+        }
         other => other.to_string(),
     }
 }

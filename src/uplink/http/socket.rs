@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
 };
 use ureq::{Error, Timeout};
 
@@ -42,25 +42,28 @@ impl Closed {
 #[derive(Debug)]
 pub(super) struct Sockets(pub(super) Closed);
 
-impl Connector<()> for Sockets {
-    type Out = Socket;
+impl<In: Transport> Connector<In> for Sockets {
+    type Out = Either<In, Socket>;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
-        _: Option<()>,
-    ) -> Result<Option<Socket>, Error> {
+        through: Option<In>,
+    ) -> Result<Option<Either<In, Socket>>, Error> {
+        if let Some(proxy) = through {
+            return Ok(Some(Either::A(proxy)));
+        }
         let (config, timeout) = (details.config, details.timeout);
         let stream = connect(&details.addrs, limit_of(timeout)?)?;
         let stream = stream.ok_or(Error::Timeout(timeout.reason))?;
         stream.set_nodelay(true)?;
-        Ok(Some(Socket {
+        Ok(Some(Either::B(Socket {
             stream,
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
             closed: self.0.clone(),
             broken: false,
             stalled: None,
-        }))
+        })))
     }
 }
 
