@@ -14,7 +14,7 @@ Usage:
   testflinger-agent [OPTIONS]            take jobs until told to stop
   testflinger-agent [OPTIONS] --check    say what keeps it from starting, if
                                          anything does
-  testflinger-agent run JOB [-c FILE] [--keep]
+  testflinger-agent run JOB [-c FILE] [--secret NAME=FILE]... [--keep]
                                          run one job file here, with no server
 
 Options:
@@ -24,6 +24,8 @@ Options:
   -p, --metrics_port PORT   reserved: accepted, there are no metrics yet
       --check               say what keeps the agent from starting, and exit
       --keep                run: keep the job's workspace with its results
+      --secret NAME=FILE    run: a secret of the test phase, and the file with it;
+                            may be given several times
   -h, --help                print this
   -V, --version             print the version
 
@@ -77,6 +79,8 @@ pub enum Command {
         job: PathBuf,
         /// The configuration file, if not the built-in one.
         config: Option<PathBuf>,
+        /// Secrets for it, as `NAME=FILE`.
+        secrets: Vec<String>,
         /// Keep the job's workspace.
         keep: bool,
     },
@@ -111,10 +115,14 @@ impl Command {
                 port.display()
             ));
         }
+        let secrets: Vec<String> = arguments
+            .values_from_str("--secret")
+            .map_err(|_| "--secret wants a value: NAME=FILE".to_owned())?;
         let free = arguments.finish();
         let unknown = |argument: &OsStr| format!("unknown argument {}", argument.display());
         match free.as_slice() {
             [] if keep => Err("--keep is for run".into()),
+            [] if !secrets.is_empty() => Err("--secret is for run".into()),
             // With whatever else the agent would be started with.
             [] if check => Ok(Command::Check {
                 config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()),
@@ -133,6 +141,7 @@ impl Command {
                 [job] if !is_option(job) => Ok(Command::Run {
                     job: job.into(),
                     config,
+                    secrets,
                     keep,
                 }),
                 [] => Err("run wants a job file".into()),
@@ -213,6 +222,7 @@ mod tests {
         Command::Run {
             job: job.into(),
             config: config.map(PathBuf::from),
+            secrets: Vec::new(),
             keep: false,
         }
     }
@@ -264,6 +274,8 @@ mod tests {
             ("run --fast a", "unknown argument --fast"),
             ("run a --fast", "unknown argument --fast"),
             ("--keep", "--keep is for run"),
+            ("--secret A=b", "--secret is for run"),
+            ("run a --secret", "--secret wants a value: NAME=FILE"),
             ("run a --check", "--check is not for run"),
         ] {
             assert_eq!(parse(line), Err(wanted.into()), "{line}");

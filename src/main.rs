@@ -37,7 +37,12 @@ fn main() -> ExitCode {
             metrics,
         }) => daemon(&config, token_file, metrics),
         Ok(cli::Command::Check { config }) => check(&config),
-        Ok(cli::Command::Run { job, config, keep }) => run(&job, config.as_deref(), keep),
+        Ok(cli::Command::Run {
+            job,
+            config,
+            secrets,
+            keep,
+        }) => run(&job, config.as_deref(), &secrets, keep),
         Err(message) => {
             complain(&format!("{message}; --help lists what there is"));
             ExitCode::from(WRONG_INPUT)
@@ -129,8 +134,8 @@ fn begin_anew() -> ExitCode {
     ExitCode::from(RESTART)
 }
 
-fn run(job: &Path, config: Option<&Path>, keep: bool) -> ExitCode {
-    match run::run(job, config, keep) {
+fn run(job: &Path, config: Option<&Path>, secrets: &[String], keep: bool) -> ExitCode {
+    match run::run(job, config, secrets, keep) {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(FAILED),
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),

@@ -231,3 +231,56 @@ fn ctrl_c_ends_the_phase_cleans_up_and_ends_with_130() {
     assert!(results(&scratch).join("result.json").exists());
     nothing_is_left(&scratch);
 }
+
+#[test]
+fn a_job_file_finds_what_it_attaches_and_the_secrets_that_it_is_given() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("jobs/tools/deep")).unwrap();
+    write(&scratch, "jobs/image", "image\n");
+    write(&scratch, "jobs/tools/deep/run", "run\n");
+    write(&scratch, "key", "correct-horse\n");
+    write(
+        &scratch,
+        "jobs/job.yaml",
+        "provision_data:\n  attachments:\n  - local: image\n    agent: /images/first\n\
+         test_data:\n  secrets: {KEY: some/path}\n  attachments:\n  - local: tools\n  test_cmds: |\n    \
+         cd attachments && find . -type f | sort\n    cat test/tools/deep/run\n    \
+         [ \"$KEY\" = correct-horse ] && echo right; echo $KEY\n",
+    );
+    let ended = run_job(&scratch, "run jobs/job.yaml --secret KEY=key");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    let expected = "./provision/images/first\n./test/tools/deep/run\nrun\nright\n**9dca66**\n";
+    assert!(ended.stdout.ends_with(expected), "{ended:?}");
+}
+
+#[test]
+fn what_a_job_file_is_given_wrongly_is_named() {
+    let scratch = Scratch::new();
+    write(&scratch, "key", "x");
+    write(&scratch, "job", "{\"test_data\": {\"test_cmds\": \"x\"}}");
+    write(&scratch, "none", "{}");
+    write(
+        &scratch,
+        "out",
+        "{\"test_data\": {\"attachments\": [{\"local\": \"../key\"}]}}",
+    );
+    write(
+        &scratch,
+        "gone",
+        "{\"test_data\": {\"attachments\": [{\"local\": \"gone.img\"}]}}",
+    );
+    for (line, why) in [
+        ("run job --secret KEY", "wanted: NAME=FILE"),
+        (
+            "run job --secret KEY=nowhere",
+            "cannot be read: No such file",
+        ),
+        ("run none --secret KEY=key", "the job has no test_data"),
+        ("run out", "../key leads out of its directory"),
+        ("run gone", "gone.img: No such file"),
+    ] {
+        let ended = run_job(&scratch, line);
+        assert_eq!(ended.status, 2, "{ended:?}");
+        assert!(ended.stderr.contains(why), "{ended:?}");
+    }
+}

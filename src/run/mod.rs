@@ -4,11 +4,13 @@
 //! server in this process and taken from there by an ordinary agent. Only the
 //! directories are private ones, and the results are left where the user is.
 
+mod given;
 mod job_file;
 mod narrate;
 mod results;
 
 use crate::agent::{Agent, End, Mode, Setup, StartError};
+use crate::archive::TarGz;
 use crate::config::{self, Config};
 use crate::json::{Json, Object};
 use crate::local::{Options, Server};
@@ -61,11 +63,20 @@ impl std::error::Error for Error {}
 ///
 /// # Errors
 /// When it cannot be run at all; a phase that fails is an [`Outcome`].
-pub fn run(job: &Path, config: Option<&Path>, keep: bool) -> Result<Outcome, Error> {
+pub fn run(
+    job: &Path,
+    config: Option<&Path>,
+    secrets: &[String],
+    keep: bool,
+) -> Result<Outcome, Error> {
     let document = job_file::read(job).map_err(Error::Job)?;
+    let document = given::with_secrets(&document, secrets).map_err(Error::Job)?;
     let missing =
         |action: &str, error: io::Error| Error::Missing(format!("cannot {action}: {error}"));
     let private = Private::new().map_err(|error| missing("make a temporary directory", error))?;
+    let to_attach = private.0.join("attachments");
+    let (document, is_attached) = given::attach(&document, job, &to_attach)
+        .map_err(|reason| Error::Job(format!("{}: {reason}", job.display())))?;
     let config = match config {
         Some(path) => Config::load(path),
         None => {
@@ -89,6 +100,10 @@ pub fn run(job: &Path, config: Option<&Path>, keep: bool) -> Result<Outcome, Err
     let id = server
         .submit(&document)
         .map_err(|reason| Error::Job(format!("{}: the job is refused: {reason}", job.display())))?;
+    if is_attached {
+        let attached = TarGz::new(&to_attach, ".").and_then(|archive| server.attach(&id, archive));
+        attached.map_err(|error| missing("attach the job's files", error))?;
+    }
     let results = Results::new(&id)?;
     results.follow(&server);
 
