@@ -24,7 +24,7 @@ Options:
   -p, --metrics_port PORT   reserved: accepted, there are no metrics yet
       --check               say what keeps the agent from starting, and exit
       --keep                run: keep the job's workspace with its results
-      --secret NAME=FILE    run: a secret of the test phase, and the file with it;
+      --secret NAME=FILE    run: a secret of the test phase, out of that file;
                             may be given several times
   -h, --help                print this
   -V, --version             print the version
