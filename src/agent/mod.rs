@@ -16,10 +16,12 @@ mod init;
 mod overseers;
 mod phase;
 mod recovery;
+mod release;
 mod reload;
 mod serial;
 mod space;
 mod start;
+mod telemetry;
 mod user;
 mod watchdog;
 mod work;
@@ -35,6 +37,7 @@ use events::{Event, Events};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -80,6 +83,8 @@ pub struct Setup {
     pub keep_workspace: bool,
     /// Where the lock is; agents of one id must agree on it.
     pub lock_basedir: PathBuf,
+    /// Where its metrics are shown, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A started agent.
@@ -157,6 +162,7 @@ impl Agent {
             info!("told to stop: what runs is ended, cleaned up and delivered");
             self.stopping = Some(Instant::now());
             self.events.overseers.stopping();
+            self.events.telemetry.metrics.stopping();
         }
     }
 

@@ -55,6 +55,7 @@ impl Agent {
             return true;
         };
         info!("took job {}", running.job.id);
+        self.events.telemetry.job_begins();
         let refusal = match running.job.refusal.clone() {
             None => self.fetch_attachments(&running).err(),
             refusal => refusal,
@@ -77,6 +78,7 @@ impl Agent {
             self.restore_workspace(&running);
             self.run_phase(&mut running, Phase::Cleanup);
         }
+        self.events.telemetry.job_over();
         let bystanders = running.bystanders.clone();
         let leftovers = running
             .sessions
@@ -190,6 +192,7 @@ impl Agent {
             "phase {phase} of job {} ended with {status}",
             running.job.id
         );
+        self.events.telemetry.metrics.phase_ended(phase, status);
         let record = Arc::clone(&running.record);
         let artifacts = running.workspace.as_ref().map(Workspace::artifacts);
         let synced = self.meanwhile(move || sync_outcome(&record, artifacts.as_deref(), phase));
@@ -209,6 +212,7 @@ impl Agent {
             );
         }
         if status == RECOVERY_FAILED {
+            self.events.telemetry.metrics.recovery_failed();
             let id = &running.job.id;
             let comment =
                 format!("Set to offline by agent. Recovery failed during job '{id}' execution.");

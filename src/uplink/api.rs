@@ -10,6 +10,7 @@ use super::upload::{Lengths, Upload};
 use super::{Settings, TlsFiles};
 use crate::job::{LogType, Phase};
 use crate::json::{DeJson, Json, Object};
+use crate::metrics::Metrics;
 use crate::sys::clock;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -63,6 +64,7 @@ pub(super) struct Common {
     pub(super) faults: Faults,
     cookie: Mutex<Option<String>>,
     pub(super) lengths: Lengths,
+    pub(super) metrics: Metrics,
 }
 
 impl Common {
@@ -72,6 +74,7 @@ impl Common {
             tls,
             agent_id,
             token_file,
+            metrics,
         } = settings;
         // What RFC 6265 calls cookie-octets. Where the name has others, the
         // server writes the cookie, in its answer to the first post.
@@ -89,6 +92,7 @@ impl Common {
             faults: Faults::default(),
             cookie: Mutex::new(cookie),
             lengths: Lengths::default(),
+            metrics,
         }
     }
 }
@@ -114,7 +118,7 @@ impl Api {
     /// # Errors
     /// A sentence, when TLS is needed and cannot be had.
     pub(super) fn new(common: Arc<Common>) -> Result<Api, String> {
-        let http = Http::new(&common.server, &common.tls)?;
+        let http = Http::new(&common.server, &common.tls)?.counted_in(&common.metrics);
         Ok(Api { http, common })
     }
 

@@ -4,12 +4,15 @@
 //! environment, no compression, connections younger than the server's, a
 //! time limit on everything, and none of the limits that cost a thread.
 
+mod counting;
 #[cfg(test)]
 mod deadlines;
 mod socket;
 
 use super::TlsFiles;
 use super::tls::{self, Tls};
+use crate::metrics::Metrics;
+use counting::{CountedReader, Counting};
 use socket::{Closed, Outgoing, Sockets, is_cut};
 use std::io::{self, Read};
 use std::time::Duration;
@@ -94,6 +97,7 @@ pub(super) struct Http {
     streams: Agent,
     closed: Closed,
     limits: Limits,
+    metrics: Option<Metrics>,
 }
 
 impl Http {
@@ -148,7 +152,14 @@ impl Http {
             streams: agent(streams.build()),
             closed,
             limits,
+            metrics: None,
         })
+    }
+
+    /// The same, with its requests counted.
+    pub(super) fn counted_in(mut self, metrics: &Metrics) -> Http {
+        self.metrics = Some(metrics.clone());
+        self
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -163,6 +174,7 @@ impl Http {
         payload: Payload<'_>,
         patience: Patience,
     ) -> Result<Reply, NoAnswer> {
+        let counting = Counting::start(self.metrics.as_ref(), method, path);
         self.closed.reset();
         let mut request = Request::builder()
             .method(method)
@@ -211,8 +223,9 @@ impl Http {
                 if let Some(length) = length {
                     request = request.header(header::CONTENT_LENGTH, length);
                 }
+                let mut reader = CountedReader::of(reader, &counting);
                 let mut outgoing = Outgoing {
-                    reader,
+                    reader: &mut reader,
                     left: length,
                     closed: self.closed.clone(),
                 };
@@ -220,7 +233,7 @@ impl Http {
                 self.streams.run(request.body(body).map_err(broken)?)
             }
         };
-        self.finish(answer)
+        counting.end(self.finish(answer))
     }
 
     /// The head of the answer, if it can be one.

@@ -28,6 +28,7 @@ pub use fetch::Fetching;
 
 use crate::job::{Attachments, Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record};
 use crate::json::Object;
+use crate::metrics::Metrics;
 use crate::sys::{self, Wake};
 use api::{Api, Common};
 use arrears::Arrears;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub agent_id: String,
     /// Where the refresh token is, if there is one.
     pub token_file: PathBuf,
+    /// Where its requests are counted.
+    pub metrics: Metrics,
 }
 
 /// The files of TLS, in PEM form.
