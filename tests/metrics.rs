@@ -4,6 +4,8 @@
     reason = "a test's helper fails as loudly as the test"
 )]
 
+#[path = "metrics/influx.rs"]
+mod influx;
 #[path = "metrics/page.rs"]
 mod page;
 #[path = "metrics/port.rs"]

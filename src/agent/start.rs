@@ -115,6 +115,7 @@ impl Agent {
         };
         agent.events.telemetry = Telemetry::start(metrics, metrics_address);
         if mode == Mode::Daemon {
+            uplink::influx::start(&agent.config.agent_id, &agent.events.telemetry.metrics);
             agent.look_at_records();
             // Last: from here on the main loop must turn.
             let watchdog = agent.config.watchdog_device.as_deref();

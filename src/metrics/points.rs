@@ -3,7 +3,7 @@
 use crate::warning;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// So many wait for a database that is away: a day of jobs.
 const MOST: usize = 512;
@@ -54,12 +54,11 @@ impl Points {
         }
     }
 
-    /// Waits for some, or so long.
-    pub fn take(&self, within: Duration) -> Vec<Point> {
-        let queue = self.lock();
+    /// Waits for some.
+    pub fn take(&self) -> Vec<Point> {
         let is_empty = |queue: &mut Queue| queue.points.is_empty();
-        let waited = self.changed.wait_timeout_while(queue, within, is_empty);
-        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_while(self.lock(), is_empty);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
         queue.points.drain(..).collect()
     }
 
@@ -101,17 +100,17 @@ mod tests {
     #[test]
     fn the_oldest_go_and_nothing_is_kept_that_nobody_wants() {
         let points = Points::default();
-        points.push("test", Some(0));
-        assert_eq!(points.take(Duration::ZERO), []);
+        points.push("unwanted", Some(0));
         points.want();
         for number in 0..MOST + 10 {
             points.push(&number.to_string(), None);
         }
-        let taken = points.take(Duration::ZERO);
+        assert_eq!(points.lock().points.len(), MOST);
+        let taken = points.take();
         assert_eq!((taken.len(), &*taken[0].phase), (MOST, "10"));
         points.push("last", None);
         points.put_back(taken);
-        let taken = points.take(Duration::ZERO);
+        let taken = points.take();
         assert_eq!((taken.len(), &*taken[0].phase), (MOST, "11"));
         assert_eq!(taken[MOST - 1].phase, "last");
     }

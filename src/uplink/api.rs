@@ -145,7 +145,11 @@ impl Api {
 
     /// `POST /v1/agents/data/<name>`.
     pub(super) fn post_agent(&self, data: Object) -> Result<(), Failure> {
-        let body = Outgoing::Json(data.finish());
+        let data = data.finish();
+        let state = Json::parse(&data)
+            .ok()
+            .and_then(|data| data.get("state")?.string());
+        let body = Outgoing::Json(data);
         let action = "post this agent's data";
         let reply = self.call(action, "POST", &self.agent_path(), body)?;
         let cookie = reply
@@ -160,7 +164,11 @@ impl Api {
                 .unwrap_or_else(PoisonError::into_inner);
             *known = Some(cookie.to_owned());
         }
-        self.acknowledged(action, reply)
+        self.acknowledged(action, reply)?;
+        if let Some(state) = state {
+            self.common.metrics.points.push(&state, None);
+        }
+        Ok(())
     }
 
     /// `POST /v1/agents/queues` and `POST /v1/agents/images`.
@@ -330,6 +338,7 @@ impl Api {
         let credentials = Credentials {
             bearer,
             cookie: cookie.as_deref(),
+            basic: None,
         };
         let sent = match outgoing {
             Outgoing::Nothing(patience) => {

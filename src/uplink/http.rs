@@ -80,12 +80,14 @@ pub(super) enum Payload<'a> {
 }
 
 /// A request's credentials.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Credentials<'a> {
     /// The access token.
     pub(super) bearer: Option<&'a str>,
     /// The cookie.
     pub(super) cookie: Option<&'a str>,
+    /// A user and a password (RFC 7617), for whoever is not the server.
+    pub(super) basic: Option<&'a str>,
 }
 
 /// The client: two pools of connections to one server, for calls and for
@@ -181,6 +183,9 @@ impl Http {
             .uri(format!("{}{path}", self.server));
         if let Some(token) = credentials.bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(basic) = credentials.basic {
+            request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
         }
         if let Some(cookie) = credentials.cookie {
             request = request.header(header::COOKIE, cookie);

@@ -13,6 +13,7 @@ mod failure;
 mod faults;
 mod fetch;
 mod http;
+pub mod influx;
 mod live;
 mod multipart;
 mod reading;
