@@ -2,8 +2,9 @@
 
 use pico_args::Arguments;
 use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What `--help` prints. README.md carries the same list of options; a test
 /// holds them together.
@@ -21,7 +22,8 @@ Options:
   -c, --config FILE         configuration [default: testflinger-agent.conf]
       --token-file FILE     refresh token for the server
                             [default: /var/lib/testflinger-agent/refresh_token]
-  -p, --metrics_port PORT   reserved: accepted, there are no metrics yet
+  -p, --metrics_port PORT   serve /metrics and /healthz at 127.0.0.1:PORT, or at
+                            ADDRESS:PORT
       --check               say what keeps the agent from starting, and exit
       --keep                run: keep the job's workspace with its results
       --secret NAME=FILE    run: a secret of the test phase, out of that file;
@@ -65,8 +67,8 @@ pub enum Command {
         config: PathBuf,
         /// The refresh token's file.
         token_file: PathBuf,
-        /// A port for metrics was given.
-        metrics: bool,
+        /// Where metrics are wanted.
+        metrics: Option<SocketAddr>,
     },
     /// Say what keeps the agent from starting.
     Check {
@@ -104,20 +106,10 @@ impl Command {
         let config = path(&mut arguments, ["-c", "--config"])?;
         let token_file = path(&mut arguments, ["", "--token-file"])?;
         let port = path(&mut arguments, ["-p", "--metrics_port"])?;
-        if let Some(port) = &port
-            && port
-                .to_str()
-                .and_then(|port| port.parse::<u16>().ok())
-                .is_none()
-        {
-            return Err(format!(
-                "--metrics_port is {}; wanted: a port from 0 to 65535",
-                port.display()
-            ));
-        }
         let secrets: Vec<String> = arguments
             .values_from_str("--secret")
             .map_err(|_| "--secret wants a value: NAME=FILE".to_owned())?;
+        let metrics = port.as_deref().map(place).transpose()?;
         let free = arguments.finish();
         let unknown = |argument: &OsStr| format!("unknown argument {}", argument.display());
         match free.as_slice() {
@@ -130,11 +122,11 @@ impl Command {
             [] => Ok(Command::Daemon {
                 config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()),
                 token_file: token_file.unwrap_or_else(|| DEFAULT_TOKEN_FILE.into()),
-                metrics: port.is_some(),
+                metrics,
             }),
             [run, rest @ ..] if run == "run" => match rest {
                 _ if check => Err("--check is not for run".into()),
-                _ if token_file.is_some() || port.is_some() => Err(
+                _ if token_file.is_some() || metrics.is_some() => Err(
                     "run has a server of its own: it takes no --token-file and no --metrics_port"
                         .into(),
                 ),
@@ -180,6 +172,22 @@ fn path(arguments: &mut Arguments, keys: [&'static str; 2]) -> Result<Option<Pat
     }
 }
 
+/// Where metrics are served: a port of this machine, for nobody else unless an address
+/// is given.
+fn place(text: &Path) -> Result<SocketAddr, String> {
+    let port_or_both = |text: &str| match text.parse() {
+        Ok(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text.parse().ok(),
+    };
+    text.to_str().and_then(port_or_both).ok_or_else(|| {
+        format!(
+            "--metrics_port is {}; wanted: a port from 0 to 65535, alone or after an address, \
+             such as 0.0.0.0:9100 or [::]:9100",
+            text.display()
+        )
+    })
+}
+
 /// `-cFILE`, `-c=FILE` and `--config=FILE` as two arguments, which is all that
 /// the library takes for values that need not be UTF-8.
 fn split(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -210,11 +218,11 @@ mod tests {
         Command::parse(line.split_whitespace().map(OsString::from))
     }
 
-    fn daemon(config: &str, token_file: &str, metrics: bool) -> Command {
+    fn daemon(config: &str, token_file: &str, metrics: &str) -> Command {
         Command::Daemon {
             config: config.into(),
             token_file: token_file.into(),
-            metrics,
+            metrics: metrics.parse().ok(),
         }
     }
 
@@ -229,9 +237,9 @@ mod tests {
 
     #[test]
     fn every_way_to_write_an_option_is_understood() {
-        let default = daemon(DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, false);
+        let default = daemon(DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, "");
         assert_eq!(parse(""), Ok(default));
-        let given = daemon("a.conf", DEFAULT_TOKEN_FILE, false);
+        let given = daemon("a.conf", DEFAULT_TOKEN_FILE, "");
         for line in [
             "-c a.conf",
             "-ca.conf",
@@ -241,13 +249,17 @@ mod tests {
         ] {
             assert_eq!(parse(line), Ok(given.clone()), "{line}");
         }
-        let all = daemon("a", "t", true);
-        assert_eq!(parse("-p 8080 --token-file t -c a"), Ok(all.clone()));
+        let all = daemon("a", "t", "127.0.0.1:1");
+        assert_eq!(parse("-p 1 --token-file t -c a"), Ok(all.clone()));
         assert_eq!(
             parse("--token-file=t --metrics_port=1 -ca"),
             Ok(all.clone())
         );
         assert_eq!(parse("-p1 -c b -c a --token-file t"), Ok(all));
+        for place in ["0.0.0.0:9100", "[::1]:9100"] {
+            let there = daemon(DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, place);
+            assert_eq!(parse(&format!("-p {place}")), Ok(there));
+        }
         for line in ["run j.yaml -c a", "-c a run j.yaml", "run -ca j.yaml"] {
             assert_eq!(parse(line), Ok(run("j.yaml", Some("a"))), "{line}");
         }
@@ -265,10 +277,6 @@ mod tests {
             ("start", "unknown argument start"),
             ("-c", "--config wants a value"),
             ("-c --token-file x", "--config wants a value"),
-            (
-                "-p http",
-                "--metrics_port is http; wanted: a port from 0 to 65535",
-            ),
             ("run", "run wants a job file"),
             ("run a b", "unknown argument b"),
             ("run --fast a", "unknown argument --fast"),
@@ -279,6 +287,20 @@ mod tests {
             ("run a --check", "--check is not for run"),
         ] {
             assert_eq!(parse(line), Err(wanted.into()), "{line}");
+        }
+        for place in [
+            "http",
+            "65536",
+            "-1",
+            ":1",
+            "::1",
+            "::1:x",
+            "[::1]",
+            "localhost:1",
+            "+",
+        ] {
+            let said = parse(&format!("-p {place}")).unwrap_err();
+            assert!(said.starts_with("--metrics_port "), "{place}: {said}");
         }
         assert!(
             parse("run a -p 1")

@@ -12,6 +12,7 @@ pub mod job;
 pub mod json;
 pub mod local;
 pub mod log;
+pub mod metrics;
 pub mod run;
 pub mod sys;
 pub mod uplink;

@@ -1,6 +1,7 @@
 //! One result to one exit status; `--help` lists them.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -9,7 +10,7 @@ use testflinger_agent::agent::{self, Agent, End, Mode, Setup, StartError};
 use testflinger_agent::cli::{self, HELP};
 use testflinger_agent::config::Config;
 use testflinger_agent::run::{self, Outcome};
-use testflinger_agent::{sys, warning};
+use testflinger_agent::sys;
 
 const RESTART: u8 = 1;
 const FAILED: u8 = 1;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
+fn daemon(config_path: &Path, token_file: PathBuf, metrics: Option<SocketAddr>) -> ExitCode {
     // The kernel takes the name from the path, which has been /proc/self/exe when
     // the agent has begun anew.
     let program = PathBuf::from(std::env::args_os().next().unwrap_or_default());
@@ -69,14 +70,12 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: bool) -> ExitCode {
         mode: Mode::Daemon,
         keep_workspace: false,
         lock_basedir,
+        metrics,
     };
     let mut agent = match Agent::start(setup) {
         Ok(agent) => agent,
         Err(error) => return give_up(&error.to_string(), status_of(&error)),
     };
-    if metrics {
-        warning!("--metrics_port is accepted, but there are no metrics yet");
-    }
     // What the agent holds, its lock among it, is given back when it is dropped, or
     // by becoming another program: its threads find all in place until then.
     match agent.live() {

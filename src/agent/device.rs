@@ -31,6 +31,12 @@ impl DeviceInfo {
             ..DeviceInfo::default()
         }
     }
+
+    /// The device's address, as far as it was found there.
+    pub(super) fn ip(&self) -> Option<String> {
+        let info = Json::parse(&self.text).ok()?.get("device_info")?;
+        info.get("device_ip")?.string()
+    }
 }
 
 impl Agent {

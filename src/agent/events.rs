@@ -4,6 +4,7 @@
 //! deadline become one [`Event`] at a time. Nothing is decided here.
 
 use super::overseers::Overseers;
+use super::telemetry::Telemetry;
 use crate::sys::{self, Changes, Exit, Pipe, Signal, Signals};
 use crate::uplink;
 use std::io;
@@ -44,6 +45,8 @@ pub(super) struct Events {
     leftovers: Vec<Pipe>,
     /// Those who have to hear that the main loop turns.
     pub(super) overseers: Overseers,
+    /// What is counted, and those who look at it.
+    pub(super) telemetry: Telemetry,
 }
 
 impl Events {
@@ -57,6 +60,7 @@ impl Events {
             has_changed: false,
             leftovers: Vec::new(),
             overseers: Overseers::default(),
+            telemetry: Telemetry::default(),
         }
     }
 
@@ -107,6 +111,7 @@ impl Events {
     ) -> io::Result<Event> {
         loop {
             self.overseers.feed(Instant::now());
+            self.telemetry.tend(Instant::now());
             while let Some(signal) = self.signals.take() {
                 if signal != Signal::Child {
                     return Ok(Event::Signal(signal));
@@ -118,6 +123,7 @@ impl Events {
                     self.awaited = None;
                     return Ok(Event::Ended(exit));
                 }
+                self.telemetry.reaped(pid, exit);
             }
             if let Ok(event) = self.inbox.try_recv() {
                 return Ok(Event::Uplink(event));
@@ -130,7 +136,8 @@ impl Events {
             if std::mem::take(&mut self.has_changed) {
                 return Ok(Event::Changed);
             }
-            let nearest = deadline.into_iter().chain(self.overseers.due()).min();
+            let others = self.overseers.due().into_iter().chain(self.telemetry.due());
+            let nearest = deadline.into_iter().chain(others).min();
             let timeout = nearest.map(|nearest| nearest.saturating_duration_since(now));
             if self.poll(pipe, timeout)? {
                 return Ok(Event::Output);
@@ -151,7 +158,13 @@ impl Events {
             Some(self.signals.pipe().as_fd()),
         ];
         descriptors.extend(self.leftovers.iter().map(|pipe| Some(pipe.as_fd())));
-        let ready = sys::poll(&descriptors, timeout)?;
+        let others = descriptors.len();
+        descriptors.extend(self.telemetry.reading().map(Some));
+        let writing: Vec<_> = self.telemetry.writing().collect();
+        let ready = sys::poll(&descriptors, &writing, timeout)?;
+        if ready.iter().skip(others).any(|is_ready| *is_ready) {
+            self.telemetry.attend(Instant::now());
+        }
         let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
         if is_ready(2) {
             self.wake.drain();

@@ -2,6 +2,7 @@
 
 use super::space::lack_of_space_after_clearing;
 use super::{Agent, End, Event, Mode};
+use crate::metrics::State;
 use crate::uplink::{self, AgentData, Answer, Ask, Failure};
 use crate::{debug, info, sys, warning};
 use std::time::{Duration, Instant};
@@ -146,6 +147,11 @@ impl Agent {
             Some(lack) => lack,
             None => "idle",
         });
+        let state = match out_of_service || lack.is_some() {
+            true => State::OutOfService,
+            false => State::Idle,
+        };
+        self.events.telemetry.metrics.state(state);
         self.post_state(&data, lack.as_deref())?;
         self.announce()?;
         if out_of_service || lack.is_some() {
@@ -256,6 +262,7 @@ impl Agent {
     /// uplink says everything else.
     fn pause_after(&mut self, failure: &Failure) -> Duration {
         self.say_status("waiting for the server");
+        self.events.telemetry.metrics.state(State::WaitingForServer);
         if let Failure::Refused { cause, .. } = failure
             && self.idle.refusal.as_ref() != Some(cause)
         {

@@ -17,11 +17,13 @@ mod init;
 mod overseers;
 mod phase;
 mod recovery;
+mod release;
 mod reload;
 mod serial;
 mod space;
 mod start;
 mod story;
+mod telemetry;
 mod user;
 mod watchdog;
 mod work;
@@ -37,6 +39,7 @@ use events::{Event, Events};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -82,6 +85,8 @@ pub struct Setup {
     pub keep_workspace: bool,
     /// Where the lock is; agents of one id must agree on it.
     pub lock_basedir: PathBuf,
+    /// Where its metrics are shown, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A started agent.
@@ -159,6 +164,7 @@ impl Agent {
             info!("told to stop: what runs is ended, cleaned up and delivered");
             self.stopping = Some(Instant::now());
             self.events.overseers.stopping();
+            self.events.telemetry.metrics.stopping();
         }
     }
 

@@ -64,6 +64,7 @@ impl Agent {
             }
             None => NOT_RUN,
         };
+        self.measure(running, phase, status);
         self.ended(running, phase, status);
         if phase == Phase::Provision {
             self.record(running, &Entry::Provisioned(status));
@@ -319,6 +320,7 @@ impl Agent {
             Ok(None) => false,
             Ok(Some(length @ 1..)) => {
                 output.file.bytes(buffer.get(..length).unwrap_or_default());
+                self.events.telemetry.metrics.output(length);
                 self.tell(output);
                 true
             }

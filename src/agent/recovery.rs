@@ -11,6 +11,7 @@ use super::work::Running;
 use crate::child::tree::{self, Tree};
 use crate::child::{Cgroup, OutputFile, Secrets};
 use crate::job::{Entry, Job, LOG_TYPES, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
+use crate::metrics::State;
 use crate::{info, warning};
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ impl Agent {
         let id = progress.job_id.clone();
         warning!("the agent ended in the middle of job {id}: cleaning up after it");
         self.say_status(&format!("job {id}: taking it up again"));
+        self.events.telemetry.metrics.state(State::Busy);
         self.cancelled = false;
         let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
         self.end_leftovers(&tree.with_cgroup(Cgroup::find(&id)));

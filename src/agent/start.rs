@@ -2,10 +2,12 @@
 
 use super::events::Events;
 use super::overseers::Overseers;
+use super::telemetry::Telemetry;
 use super::{Agent, Mode, Setup, environment, idle, user};
 use crate::config::Config;
 use crate::job::{Entry, Progress, Record, Records};
 use crate::log::{self, LogFile};
+use crate::metrics::Metrics;
 use crate::sys::{self, Signals, User, Wake, files};
 use crate::uplink::{self, TlsFiles, Uplink};
 use crate::{error, info, warning};
@@ -53,6 +55,7 @@ impl Agent {
             mode,
             keep_workspace,
             lock_basedir,
+            metrics: metrics_address,
         } = setup;
         files::private_directory(&lock_basedir).map_err(StartError::Missing)?;
         let user = make_directories(&config)?;
@@ -72,7 +75,9 @@ impl Agent {
             );
         }
         let (pipe, wake) = Wake::new().map_err(|error| missing("make a pipe", error))?;
+        let metrics = Metrics::new(&config.agent_id, &config.identifier);
         let settings = uplink::Settings {
+            metrics: metrics.clone(),
             server: config.server.clone(),
             tls: tls_files(&config),
             agent_id: config.agent_id.clone(),
@@ -108,8 +113,10 @@ impl Agent {
             idle: idle::Idle::default(),
             _lock: lock,
         };
+        agent.events.telemetry = Telemetry::start(metrics, metrics_address);
         if mode == Mode::Daemon {
             log::share();
+            uplink::influx::start(&agent.config.agent_id, &agent.events.telemetry.metrics);
             agent.look_at_records();
             // Last: from here on the main loop must turn.
             let watchdog = agent.config.watchdog_device.as_deref();

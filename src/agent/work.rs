@@ -57,6 +57,7 @@ impl Agent {
         };
         info!("took job {}", running.job.id);
         self.tell_of_start(&running);
+        self.events.telemetry.job_begins();
         let refusal = match running.job.refusal.clone() {
             None => self.fetch_attachments(&running).err(),
             refusal => refusal,
@@ -82,6 +83,7 @@ impl Agent {
                 self.tell_of_status(&mut running, Phase::Cleanup, 0);
             }
         }
+        self.events.telemetry.job_over();
         let bystanders = running.bystanders.clone();
         let leftovers = running
             .sessions
@@ -211,6 +213,7 @@ impl Agent {
             "phase {phase} of job {} ended with {status}",
             running.job.id
         );
+        self.events.telemetry.metrics.phase_ended(phase, status);
         let record = Arc::clone(&running.record);
         let artifacts = running.workspace.as_ref().map(Workspace::artifacts);
         let synced = self.meanwhile(move || sync_outcome(&record, artifacts.as_deref(), phase));
@@ -231,6 +234,7 @@ impl Agent {
             );
         }
         if status == RECOVERY_FAILED {
+            self.events.telemetry.metrics.recovery_failed();
             let id = &running.job.id;
             let comment =
                 format!("Set to offline by agent. Recovery failed during job '{id}' execution.");

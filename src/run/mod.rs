@@ -122,6 +122,7 @@ pub fn run(
         mode: Mode::Once,
         keep_workspace: keep,
         lock_basedir,
+        metrics: None,
     };
     let end = narrate::while_it_runs(&server, &id, || {
         Ok(Agent::start(setup).map_err(Error::Start)?.live())

@@ -109,7 +109,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let mut changes = Changes::of(&directory).unwrap();
         let happened = |changes: &Changes| {
-            let ready = super::super::poll(&[Some(changes.as_fd())], Some(Duration::ZERO));
+            let ready = super::super::poll(&[Some(changes.as_fd())], &[], Some(Duration::ZERO));
             ready.unwrap()[0]
         };
         assert!(!happened(&changes));

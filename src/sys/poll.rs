@@ -5,23 +5,28 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// Waits until one of the descriptors can be read (or was hung up: end-of-file
-/// on a pipe is POLLHUP without POLLIN), or the time is over; `None` waits for
-/// ever. Says of each whether it is ready. A signal ends the wait early.
+/// on a pipe is POLLHUP without POLLIN), one of the others can be written to, or
+/// the time is over; `None` waits for ever. Says of each of the former, and then
+/// of each of the latter, whether it is ready. A signal ends the wait early.
 ///
 /// # Errors
 /// What poll(2) says, EINTR excepted.
 pub fn poll(
-    descriptors: &[Option<BorrowedFd<'_>>],
+    reading: &[Option<BorrowedFd<'_>>],
+    writing: &[BorrowedFd<'_>],
     timeout: Option<Duration>,
 ) -> io::Result<Vec<bool>> {
     // Only those that there are: poll takes no more entries than the process may
     // have descriptors.
-    let entry = |fd: &BorrowedFd<'_>| libc::pollfd {
+    let entry = |fd: &BorrowedFd<'_>, events| libc::pollfd {
         fd: fd.as_raw_fd(),
-        events: libc::POLLIN,
+        events,
         revents: 0,
     };
-    let mut entries: Vec<_> = descriptors.iter().flatten().map(entry).collect();
+    let readers = reading.iter().flatten();
+    let readers = readers.map(|fd| entry(fd, libc::POLLIN));
+    let writers = writing.iter().map(|fd| entry(fd, libc::POLLOUT));
+    let mut entries: Vec<_> = readers.chain(writers).collect();
     // Rounded up, so that a deadline has passed when its wait returns.
     let milliseconds = timeout.map_or(-1, |timeout| {
         let rounded = timeout.as_nanos().div_ceil(1_000_000);
@@ -37,6 +42,8 @@ pub fn poll(
         return Err(error);
     }
     let mut ready = entries.iter().map(|entry| result > 0 && entry.revents != 0);
-    let of = |fd: &Option<BorrowedFd<'_>>| fd.is_some() && ready.next().unwrap_or(false);
-    Ok(descriptors.iter().map(of).collect())
+    let all = reading.iter().map(Option::is_some);
+    let all = all.chain(writing.iter().map(|_| true));
+    let of = |is_there: bool| is_there && ready.next().unwrap_or(false);
+    Ok(all.map(of).collect())
 }

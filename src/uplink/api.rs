@@ -10,6 +10,7 @@ use super::upload::{Lengths, Upload};
 use super::{Settings, TlsFiles};
 use crate::job::{LogType, Phase};
 use crate::json::{DeJson, Json, Object};
+use crate::metrics::Metrics;
 use crate::sys::clock;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -65,6 +66,7 @@ pub(super) struct Common {
     pub(super) faults: Faults,
     cookie: Mutex<Option<String>>,
     pub(super) lengths: Lengths,
+    pub(super) metrics: Metrics,
 }
 
 impl Common {
@@ -74,6 +76,7 @@ impl Common {
             tls,
             agent_id,
             token_file,
+            metrics,
         } = settings;
         // What RFC 6265 calls cookie-octets. Where the name has others, the
         // server writes the cookie, in its answer to the first post.
@@ -91,6 +94,7 @@ impl Common {
             faults: Faults::default(),
             cookie: Mutex::new(cookie),
             lengths: Lengths::default(),
+            metrics,
         }
     }
 }
@@ -118,7 +122,7 @@ impl Api {
     /// # Errors
     /// A sentence, when TLS is needed and cannot be had.
     pub(super) fn new(common: Arc<Common>) -> Result<Api, String> {
-        let http = Http::new(&common.server, &common.tls)?;
+        let http = Http::new(&common.server, &common.tls)?.counted_in(&common.metrics);
         Ok(Api { http, common })
     }
 
@@ -146,7 +150,11 @@ impl Api {
 
     /// `POST /v1/agents/data/<name>`.
     pub(super) fn post_agent(&self, data: Object) -> Result<(), Failure> {
-        let body = Outgoing::Json(data.finish());
+        let data = data.finish();
+        let state = Json::parse(&data)
+            .ok()
+            .and_then(|data| data.get("state")?.string());
+        let body = Outgoing::Json(data);
         let action = "post this agent's data";
         let reply = self.call(action, "POST", &self.agent_path(), body)?;
         let cookie = reply
@@ -161,7 +169,11 @@ impl Api {
                 .unwrap_or_else(PoisonError::into_inner);
             *known = Some(cookie.to_owned());
         }
-        self.acknowledged(action, reply)
+        self.acknowledged(action, reply)?;
+        if let Some(state) = state {
+            self.common.metrics.points.push(&state, None);
+        }
+        Ok(())
     }
 
     /// `POST /v1/agents/queues` and `POST /v1/agents/images`.
@@ -355,6 +367,7 @@ impl Api {
         let credentials = Credentials {
             bearer,
             cookie: cookie.as_deref(),
+            basic: None,
         };
         let sent = match outgoing {
             Outgoing::Nothing(patience) => {

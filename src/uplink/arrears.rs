@@ -30,6 +30,7 @@ impl Arrears {
     pub(super) fn add(self: &Arc<Self>, delivery: Delivery, common: &Arc<Common>) {
         // There may be many of them, and long ones.
         delivery.record.rest();
+        common.metrics.owed();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.new.push(delivery);
         self.changed.notify_all();
@@ -110,6 +111,7 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
         Step::Done => {
             info!("delivered what job {} still owed", delivery.progress.job_id);
             close(delivery);
+            api.common.metrics.delivered();
             false
         }
         Step::Wait(None) => {

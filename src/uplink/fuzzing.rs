@@ -5,6 +5,7 @@ use super::api::{Api, Common};
 use super::{Settings, TlsFiles, fetch};
 use crate::job::{Attachments, LogType, Phase};
 use crate::json::Object;
+use crate::metrics::Metrics;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) {
         tls: TlsFiles::default(),
         agent_id: "a".into(),
         token_file: token_file.to_owned(),
+        metrics: Metrics::default(),
     };
     let Ok(api) = Api::new(Arc::new(Common::new(settings))) else {
         return;

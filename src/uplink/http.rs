@@ -4,6 +4,7 @@
 //! the environment by itself, no compression, connections younger than the server's, a
 //! time limit on everything, and none of the limits that cost a thread.
 
+mod counting;
 #[cfg(test)]
 mod deadlines;
 mod proxy;
@@ -11,6 +12,8 @@ mod socket;
 
 use super::TlsFiles;
 use super::tls::{self, Tls};
+use crate::metrics::Metrics;
+use counting::{CountedReader, Counting};
 use socket::{Closed, Outgoing, Sockets, is_cut};
 use std::io::{self, Read};
 use std::time::Duration;
@@ -79,12 +82,14 @@ pub(super) enum Payload<'a> {
 }
 
 /// A request's credentials.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Credentials<'a> {
     /// The access token.
     pub(super) bearer: Option<&'a str>,
     /// The cookie.
     pub(super) cookie: Option<&'a str>,
+    /// A user and a password (RFC 7617), for whoever is not the server.
+    pub(super) basic: Option<&'a str>,
 }
 
 /// The client: two pools of connections to one server, for calls and for
@@ -96,6 +101,7 @@ pub(super) struct Http {
     streams: Agent,
     closed: Closed,
     limits: Limits,
+    metrics: Option<Metrics>,
 }
 
 impl Http {
@@ -152,7 +158,14 @@ impl Http {
             streams: agent(streams.build()),
             closed,
             limits,
+            metrics: None,
         })
+    }
+
+    /// The same, with its requests counted.
+    pub(super) fn counted_in(mut self, metrics: &Metrics) -> Http {
+        self.metrics = Some(metrics.clone());
+        self
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -167,12 +180,16 @@ impl Http {
         payload: Payload<'_>,
         patience: Patience,
     ) -> Result<Reply, NoAnswer> {
+        let counting = Counting::start(self.metrics.as_ref(), method, path);
         self.closed.reset();
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server));
         if let Some(token) = credentials.bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(basic) = credentials.basic {
+            request = request.header(header::AUTHORIZATION, format!("Basic {basic}"));
         }
         if let Some(cookie) = credentials.cookie {
             request = request.header(header::COOKIE, cookie);
@@ -215,8 +232,9 @@ impl Http {
                 if let Some(length) = length {
                     request = request.header(header::CONTENT_LENGTH, length);
                 }
+                let mut reader = CountedReader::of(reader, &counting);
                 let mut outgoing = Outgoing {
-                    reader,
+                    reader: &mut reader,
                     left: length,
                     closed: self.closed.clone(),
                 };
@@ -224,7 +242,7 @@ impl Http {
                 self.streams.run(request.body(body).map_err(broken)?)
             }
         };
-        self.finish(answer)
+        counting.end(self.finish(answer))
     }
 
     /// The head of the answer, if it can be one.

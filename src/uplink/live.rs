@@ -348,6 +348,7 @@ mod tests {
     use super::*;
     use crate::job::{Entry, Progress, Record};
     use crate::local::{Options, Server};
+    use crate::metrics::Metrics;
     use crate::uplink::api::Common;
     use crate::uplink::{Settings, TlsFiles};
     use std::sync::Arc;
@@ -369,6 +370,7 @@ mod tests {
             tls: TlsFiles::default(),
             agent_id: "a".into(),
             token_file,
+            metrics: Metrics::default(),
         };
         let api = Api::new(Arc::new(Common::new(settings))).unwrap();
         let id = server.submit("{\"job_queue\": \"q\"}").unwrap();

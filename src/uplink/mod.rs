@@ -15,6 +15,7 @@ mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod http;
+pub mod influx;
 mod live;
 mod multipart;
 mod reading;
@@ -34,6 +35,7 @@ use crate::job::{
     Attachments, Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record, Webhook,
 };
 use crate::json::Object;
+use crate::metrics::Metrics;
 use crate::sys::{self, Wake};
 use api::{Api, Common};
 use arrears::Arrears;
@@ -64,6 +66,8 @@ pub struct Settings {
     pub agent_id: String,
     /// Where the refresh token is, if there is one.
     pub token_file: PathBuf,
+    /// Where its requests are counted.
+    pub metrics: Metrics,
 }
 
 /// The files of TLS, in PEM form.

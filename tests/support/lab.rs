@@ -61,6 +61,7 @@ pub struct Lab {
     address: Option<String>,
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    metrics: Option<String>,
 }
 
 impl Lab {
@@ -83,6 +84,7 @@ impl Lab {
             address: None,
             settings: Vec::new(),
             environment: Vec::new(),
+            metrics: None,
         }
     }
 
@@ -116,6 +118,12 @@ impl Lab {
     /// A variable of the agent's own environment.
     pub fn environment(mut self, name: &str, value: &str) -> Lab {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The agent serves its metrics there (`-p`).
+    pub fn metrics(mut self, place: &str) -> Lab {
+        self.metrics = Some(place.to_owned());
         self
     }
 
@@ -205,6 +213,7 @@ impl Lab {
             .arg(&config)
             .arg("--token-file")
             .arg(self.scratch.path("token"))
+            .args(self.metrics.iter().flat_map(|place| ["-p", place]))
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
