@@ -62,8 +62,11 @@ impl Agent {
         if differs {
             self.post(Ask::PostAgent(body), "post this agent's data")?;
         }
-        // From here on the server says it.
-        self.offline = None;
+        // From here on the server says it, if it says anything: one of before 2025-05
+        // does not, and the agent stays offline until its end.
+        if data.state.is_some() {
+            self.offline = None;
+        }
         self.idle.was_working = false;
         Ok(())
     }

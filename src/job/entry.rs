@@ -58,6 +58,10 @@ pub enum Entry {
         /// Which of its logs.
         log: LogType,
     },
+    /// What the server has of the logs it was only to show: it is of before 2025-12.
+    Legacy,
+    /// The server is today's now, and has nothing of what it was sent before.
+    Upgraded,
     /// The server has this version of the device's information.
     DeviceInfoSent(u64),
     /// The server has the exit status of this phase and all before it.
@@ -146,6 +150,8 @@ impl Entry {
             Entry::Provisioned(status) => line.integer("status", *status),
             Entry::ProvisionTold
             | Entry::TakenUp
+            | Entry::Legacy
+            | Entry::Upgraded
             | Entry::ArtifactsSent
             | Entry::ArtifactsRefused
             | Entry::Complete => {}
@@ -198,6 +204,8 @@ impl Entry {
                 phase: phase()?,
                 log: log()?,
             },
+            "legacy" => Entry::Legacy,
+            "upgraded" => Entry::Upgraded,
             "reported" => Entry::Reported(phase()?),
             "event" => Entry::Event(JobEvent {
                 name: string("name")?,
@@ -224,6 +232,8 @@ impl Entry {
             Entry::Finished { .. } => "finished",
             Entry::Sent { .. } => "sent",
             Entry::LogRefused { .. } => "log_refused",
+            Entry::Legacy => "legacy",
+            Entry::Upgraded => "upgraded",
             Entry::DeviceInfo(_) => "device_info",
             Entry::DeviceInfoSent(_) => "device_info_sent",
             Entry::Reported(_) => "reported",
@@ -306,6 +316,8 @@ mod tests {
                 phase: Phase::Reserve,
                 log: LogType::Output,
             },
+            Entry::Legacy,
+            Entry::Upgraded,
             Entry::DeviceInfo(2),
             Entry::DeviceInfoSent(1),
             Entry::Reported(Phase::Cleanup),

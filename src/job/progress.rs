@@ -31,6 +31,8 @@ pub struct Progress {
     pub leaders: Vec<Leader>,
     /// The numbers of the next fragments; they run on across phases.
     pub next_fragment: PerLog<u64>,
+    /// What was sent of the logs went to a server that does not keep it.
+    pub is_legacy: bool,
     /// The version of the device's information; 0 when there is none.
     pub device_info: u64,
     /// The one that the server has.
@@ -112,6 +114,8 @@ impl Progress {
             Entry::LogRefused { phase, log } => {
                 self.with_log(*phase, *log, |progress| progress.refused = true);
             }
+            Entry::Legacy => self.is_legacy = true,
+            Entry::Upgraded => self.send_again(),
             Entry::Reported(phase) => self.with(*phase, |progress| progress.reported = true),
             Entry::Event(event) if self.events.len() < EVENTS => self.events.push(event.clone()),
             Entry::Event(_) => {}
@@ -143,6 +147,15 @@ impl Progress {
         for log in LOG_TYPES {
             let next = self.next_fragment.of_mut(log);
             *next = next.saturating_add(FRAGMENTS);
+        }
+    }
+
+    /// All is owed again but artifacts, which every server keeps. The fragments'
+    /// numbers go on.
+    fn send_again(&mut self) {
+        self.is_legacy = false;
+        for phase in &mut self.phases {
+            (phase.logs, phase.reported) = (PerLog::default(), false);
         }
     }
 

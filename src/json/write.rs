@@ -103,6 +103,12 @@ impl Object {
         self.0.push_str(&format!("[{}]", values.join(", ")));
     }
 
+    /// Bytes so far.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.0.len()
+    }
+
     /// The text of the whole.
     #[must_use]
     pub fn finish(mut self) -> String {

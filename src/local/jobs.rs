@@ -204,6 +204,11 @@ impl Jobs {
         self.list.iter_mut().find(|job| job.job_id == job_id)
     }
 
+    /// Whether there is a job for somebody who serves these queues.
+    pub(super) fn has(&self, queues: &[String]) -> bool {
+        !self.documents.is_empty() || self.list.iter().any(|job| job.is_for(queues, ""))
+    }
+
     /// Takes the next job for an agent that serves these queues: the one with
     /// the highest priority, and of several the oldest.
     pub(super) fn take(&mut self, queues: &[String], agent: &str, now: &str) -> Option<String> {

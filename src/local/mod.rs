@@ -12,6 +12,7 @@ mod connection;
 mod formats;
 mod http;
 mod jobs;
+mod legacy;
 mod listener;
 mod logs;
 mod multipart;
@@ -28,6 +29,7 @@ mod values;
 mod view;
 
 pub use agents::{Agent, ProvisionLog};
+pub use legacy::Era;
 pub use logs::Fragment;
 pub use script::Exchange;
 pub use view::View;
@@ -55,6 +57,8 @@ pub struct Options {
     /// How long a connection may be silent between two requests before the
     /// server closes it; 10 s, as the original's gunicorn has it.
     pub keep_alive: Duration,
+    /// Of which time it is.
+    pub era: Era,
 }
 
 impl Default for Options {
@@ -63,6 +67,7 @@ impl Default for Options {
             directory: PathBuf::new(),
             keep_exchanges: false,
             keep_alive: Duration::from_secs(10),
+            era: Era::Today,
         }
     }
 }
@@ -88,6 +93,8 @@ impl Server {
             logs: logs::Logs::new(&options.directory),
             artifacts: BTreeSet::new(),
             script: script::Script::default(),
+            era: options.era,
+            legacy: legacy::Legacy::default(),
         };
         let shared = Arc::new(Shared::new(options, state));
         let listener = listener::Listener::start(Arc::clone(&shared))?;
@@ -156,6 +163,12 @@ impl Server {
         let owners = owners.iter().map(|&owner| owner.to_owned()).collect();
         self.shared
             .update(|known| known.agents.restricted.insert(queue.to_owned(), owners));
+    }
+
+    /// It is of another time from now on. What agents posted to it stays where it is,
+    /// but each time looks only at its own.
+    pub fn set_era(&self, era: Era) {
+        self.shared.update(|state| state.era = era);
     }
 
     /// Ends the life of all access tokens: they get 401.

@@ -26,7 +26,8 @@ pub(super) struct Call<'a, 'b, 'c> {
     pub(super) name: String,
 }
 
-struct Route {
+#[derive(Debug)]
+pub(super) struct Route {
     method: &'static str,
     /// `*` stands for one segment.
     path: &'static str,
@@ -34,7 +35,14 @@ struct Route {
     endpoint: fn(&mut Call<'_, '_, '_>) -> Outcome,
 }
 
-const fn route(
+impl Route {
+    /// Its method and path.
+    pub(super) fn endpoint(&self) -> (&'static str, &'static str) {
+        (self.method, self.path)
+    }
+}
+
+pub(super) const fn route(
     method: &'static str,
     path: &'static str,
     access: Access,
@@ -48,7 +56,7 @@ const fn route(
     }
 }
 
-const ROUTES: &[Route] = &[
+pub(super) const ROUTES: &[Route] = &[
     route("GET", "v1", Open, home),
     route("POST", "v1/oauth2/refresh", Open, refresh),
     route("POST", "v1/agents/data/*", Keepers, agents::post_data),
@@ -111,7 +119,8 @@ const ROUTES: &[Route] = &[
 pub(super) fn answer(shared: &Shared, request: &Request, body: &mut Body<'_, '_>) -> Outcome {
     let segments = request.segments();
     let mut status = 404;
-    for route in ROUTES {
+    let era = shared.look(|state| state.era);
+    for route in era.routes(ROUTES) {
         let Some(name) = matched(route.path, &segments) else {
             continue;
         };
@@ -122,7 +131,8 @@ pub(super) fn answer(shared: &Shared, request: &Request, body: &mut Body<'_, '_>
         let authorization = request.header("authorization");
         shared.look(|state| {
             let now = Instant::now();
-            state.tokens.admit(route.access, authorization, now)
+            let access = era.access(route.access);
+            state.tokens.admit(access, authorization, now)
         })?;
         let mut call = Call {
             shared,

@@ -4,6 +4,7 @@
 use super::Options;
 use super::agents::Agents;
 use super::jobs::Jobs;
+use super::legacy::{Era, Legacy};
 use super::logs::Logs;
 use super::script::Script;
 use super::token::Tokens;
@@ -26,6 +27,9 @@ pub(super) struct State {
     /// The jobs that have one.
     pub(super) artifacts: BTreeSet<String>,
     pub(super) script: Script,
+    pub(super) era: Era,
+    /// What only servers of earlier times keep.
+    pub(super) legacy: Legacy,
 }
 
 /// What the server's threads share.

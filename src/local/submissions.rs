@@ -42,13 +42,18 @@ pub(super) fn post(call: &mut Call<'_, '_, '_>) -> Outcome {
 
 /// `GET /v1/job?queue=a&queue=b`
 pub(super) fn take(call: &mut Call<'_, '_, '_>) -> Outcome {
+    let agent = call.request.cookie("agent_name").unwrap_or_default();
+    if agent.is_empty() && !call.request.parameters("queue").is_empty() {
+        return Ok(Reply::abort(401, "Agent not identified"));
+    }
+    take_as(call, agent)
+}
+
+/// The same for whoever this is.
+pub(super) fn take_as(call: &Call<'_, '_, '_>, agent: &str) -> Outcome {
     let queues = call.request.parameters("queue");
     if queues.is_empty() {
         return Ok(Reply::abort(400, "No queue(s) specified in request"));
-    }
-    let agent = call.request.cookie("agent_name").unwrap_or_default();
-    if agent.is_empty() {
-        return Ok(Reply::abort(401, "Agent not identified"));
     }
     let now = iso8601(Now::read().wall);
     let job = call

@@ -1,6 +1,7 @@
 //! What the server knows, for those in whose process it runs.
 
 use super::agents::{Agent, ProvisionLog};
+use super::legacy::{self, Era};
 use super::logs::Fragment;
 use super::results;
 use super::script::Exchange;
@@ -56,7 +57,16 @@ impl<'a> View<'a> {
     /// What `GET /v1/result` answers; empty if there is no such job.
     #[must_use]
     pub fn result(self, job_id: &str) -> String {
-        results::document(self.0, job_id)
+        match self.0.era {
+            Era::Today => results::document(self.0, job_id),
+            _ => legacy::document(self.0, job_id).unwrap_or_default(),
+        }
+    }
+
+    /// The pieces of a job's log that came as text, to a server of earlier times.
+    #[must_use]
+    pub fn texts(self, job_id: &str, log: LogType) -> Vec<String> {
+        self.0.legacy.posted(job_id, log)
     }
 
     /// Whether there are artifacts of a job.

@@ -1,5 +1,6 @@
 //! The v1 API, one function an endpoint (PROTOCOL.md, section 3).
 
+use super::era::{self, Era, is_unknown};
 use super::failure::{Failure, settle};
 use super::faults::Faults;
 use super::http::{Credentials, Http, NoAnswer, Patience, Payload, Reached, Reply};
@@ -64,6 +65,7 @@ pub(super) struct Common {
     pub(super) agent_id: String,
     pub(super) tokens: Tokens,
     pub(super) faults: Faults,
+    pub(super) era: Era,
     cookie: Mutex<Option<String>>,
     pub(super) lengths: Lengths,
     pub(super) metrics: Metrics,
@@ -92,6 +94,7 @@ impl Common {
             agent_id,
             tokens: Tokens::new(token_file),
             faults: Faults::default(),
+            era: Era::default(),
             cookie: Mutex::new(cookie),
             lengths: Lengths::default(),
             metrics,
@@ -115,6 +118,7 @@ pub(super) enum Outgoing<'a> {
     Json(String),
     /// JSON that the server passes on to somebody, and answers as they do.
     Relayed(String),
+    Text(String),
     Artifacts(Upload<'a>),
 }
 
@@ -131,7 +135,8 @@ impl Api {
         let action = "read this agent's state";
         let nothing = Outgoing::Nothing(Patience::Call);
         let reply = match self.call(action, "GET", &self.agent_path(), nothing) {
-            Err(Failure::Refused { status: 404, .. }) => return Ok(AgentData::default()),
+            // It knows none, or, before 2025-05, tells of none.
+            Err(failure) if is_unknown(&failure) => return Ok(AgentData::default()),
             other => other?,
         };
         let text = self.text(action, reply)?;
@@ -156,7 +161,10 @@ impl Api {
             .and_then(|data| data.get("state")?.string());
         let body = Outgoing::Json(data);
         let action = "post this agent's data";
-        let reply = self.call(action, "POST", &self.agent_path(), body)?;
+        let reply = self.call(action, "POST", &self.agent_path(), body);
+        let Some(reply) = self.if_there("agent data", reply)? else {
+            return Ok(());
+        };
         let cookie = reply
             .header("set-cookie")
             .and_then(|cookie| cookie.split(';').next())
@@ -180,8 +188,11 @@ impl Api {
     pub(super) fn advertise(&self, what: &'static str, body: &str) -> Result<(), Failure> {
         let action = format!("advertise {what}");
         let path = format!("/v1/agents/{what}");
-        let reply = self.call(&action, "POST", &path, Outgoing::Json(body.to_owned()))?;
-        self.acknowledged(&action, reply)
+        let reply = self.call(&action, "POST", &path, Outgoing::Json(body.to_owned()));
+        match self.if_there(what, reply)? {
+            Some(reply) => self.acknowledged(&action, reply),
+            None => Ok(()),
+        }
     }
 
     /// `GET /v1/job`: takes the next job, if there is one.
@@ -229,9 +240,13 @@ impl Api {
 
     /// `POST /v1/result/<id>`.
     pub(super) fn post_result(&self, job_id: &str, body: Object) -> Result<(), Failure> {
+        self.post_result_text(job_id, body.finish())
+    }
+
+    pub(super) fn post_result_text(&self, job_id: &str, body: String) -> Result<(), Failure> {
         let path = format!("/v1/result/{}", percent(job_id));
         let action = "post a job's state";
-        let reply = self.call(action, "POST", &path, Outgoing::Json(body.finish()))?;
+        let reply = self.call(action, "POST", &path, Outgoing::Json(body))?;
         self.acknowledged(action, reply)
     }
 
@@ -250,10 +265,7 @@ impl Api {
         body.string("phase", phase.name());
         body.string("log_data", text);
         let path = format!("/v1/result/{}/log/{}", percent(job_id), log.name());
-        let action = match log {
-            LogType::Output => "send a job's output",
-            LogType::Serial => "send a job's serial log",
-        };
+        let action = era::action(log);
         let reply = self.call(action, "POST", &path, Outgoing::Json(body.finish()))?;
         self.acknowledged(action, reply)
     }
@@ -276,6 +288,26 @@ impl Api {
         let action = "post how provision ended";
         let reply = self.call(action, "POST", &path, Outgoing::Json(body.finish()))?;
         self.acknowledged(action, reply)
+    }
+
+    /// The answer, if the server has the endpoint: a very old one has no agents.
+    fn if_there(
+        &self,
+        endpoint: &'static str,
+        reply: Result<Reply, Failure>,
+    ) -> Result<Option<Reply>, Failure> {
+        let era = &self.common.era;
+        match reply {
+            Err(failure) if is_unknown(&failure) => {
+                era.is_missing(endpoint, failure.cause());
+                Ok(None)
+            }
+            reply => {
+                let reply = reply?;
+                era.is_there(endpoint);
+                Ok(Some(reply))
+            }
+        }
     }
 
     fn agent_path(&self) -> String {
@@ -339,7 +371,7 @@ impl Api {
         }
     }
 
-    fn access(&self, outgoing: &Outgoing<'_>) -> Result<Option<String>, Failure> {
+    pub(super) fn access(&self, outgoing: &Outgoing<'_>) -> Result<Option<String>, Failure> {
         let needed = match outgoing {
             Outgoing::Artifacts(_) => UPLOAD_TOKEN,
             _ => Duration::ZERO,
@@ -350,7 +382,7 @@ impl Api {
             .map_err(|failed| self.without_answer(failed))
     }
 
-    fn send(
+    pub(super) fn send(
         &self,
         method: &str,
         path: &str,
@@ -377,6 +409,10 @@ impl Api {
             }
             Outgoing::Json(text) | Outgoing::Relayed(text) => {
                 let (payload, patience) = (Payload::Json(text), Patience::Call);
+                self.http.send(method, path, credentials, payload, patience)
+            }
+            Outgoing::Text(text) => {
+                let (payload, patience) = (Payload::Text(text), Patience::Call);
                 self.http.send(method, path, credentials, payload, patience)
             }
             Outgoing::Artifacts(Upload { open, length }) => {

@@ -4,6 +4,7 @@
 //! exit status, then the artifacts, then `complete`. It is the same walk while
 //! the job runs, after an outage, and after a restart of the agent.
 
+mod legacy;
 mod read_back;
 mod steps;
 
@@ -221,6 +222,9 @@ impl Delivery {
 
     /// Takes a step. After a failure the delivery rests.
     pub(super) fn take(&mut self, step: Step, api: &Api) {
+        if self.begin_anew(api) {
+            return;
+        }
         let result = match step {
             Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from),
             Step::ReadBack => self.read_back(api),

@@ -70,6 +70,8 @@ pub(super) enum Payload<'a> {
     Nothing,
     /// A JSON text.
     Json(&'a str),
+    /// Some other text.
+    Text(&'a str),
     /// A stream; sent in chunks where its length is not known.
     Stream {
         /// Its media type.
@@ -219,8 +221,12 @@ impl Http {
                     ),
                 }
             }
-            Payload::Json(text) => {
-                let request = request.header(header::CONTENT_TYPE, "application/json");
+            Payload::Json(text) | Payload::Text(text) => {
+                let content_type = match payload {
+                    Payload::Json(_) => "application/json",
+                    _ => "text/plain; charset=utf-8",
+                };
+                let request = request.header(header::CONTENT_TYPE, content_type);
                 self.calls.run(request.body(text).map_err(broken)?)
             }
             Payload::Stream {

@@ -239,7 +239,7 @@ impl LiveJob {
         now: Instant,
     ) -> Option<Result<(), Failure>> {
         let phase = self.delivery.current().map(|current| current.phase);
-        let job_due = phase.filter(|&phase| self.job_state != Some(phase));
+        let job_due = phase.filter(|&phase| self.job_state < Some(phase));
         if let Some(phase) = job_due.filter(|&phase| phase != Phase::Cleanup)
             && !self.cancelled
         {
@@ -256,7 +256,7 @@ impl LiveJob {
                 return Some(posted);
             }
         }
-        let agent_due = phase.filter(|&phase| self.agent_state != Some(phase));
+        let agent_due = phase.filter(|&phase| self.agent_state < Some(phase));
         if agent_due.is_none() && self.offline.is_none() {
             return (self.heartbeat_due() <= now).then(|| self.beat(api, now));
         }

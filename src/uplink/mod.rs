@@ -9,6 +9,7 @@ mod api;
 mod arrears;
 mod backoff;
 mod delivery;
+mod era;
 mod failure;
 mod faults;
 mod fetch;

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use testflinger_agent::job::Phase;
 use testflinger_agent::json::Json;
-use testflinger_agent::local::{Options, Server, View};
+use testflinger_agent::local::{Era, Options, Server, View};
 
 /// A slow machine is only slow: nothing here takes as long as this unless it
 /// never happens.
@@ -66,8 +66,14 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Lab {
+        Lab::of(Era::Today)
+    }
+
+    /// A lab whose server is of this time.
+    pub fn of(era: Era) -> Lab {
         let scratch = Scratch::new();
         let server = Server::start(Options {
+            era,
             directory: scratch.path("server"),
             keep_exchanges: true,
             ..Options::default()

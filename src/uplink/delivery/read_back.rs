@@ -53,8 +53,9 @@ impl Delivery {
     }
 
     pub(super) fn read_back(&mut self, api: &Api) -> Result<(), Failure> {
-        if self.uncounted {
-            // Nobody knows what the lengths there mean.
+        if self.uncounted || self.is_legacy(api) {
+            // Nobody knows what the lengths there mean, or there are none: what an old
+            // server shows to one reader nobody else sees.
             self.repeat();
             return Ok(());
         }

@@ -57,8 +57,9 @@ impl Delivery {
             true => format!("{REPEATS}{text}"),
             false => text,
         };
-        match api.post_fragment(&self.progress.job_id, phase, log, number, &text) {
-            Ok(()) => {
+        match self.post_piece(api, phase, log, number, &text) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
                 self.repeats = false;
                 self.waiting.of_mut(log).sent(phase, bytes, started);
                 self.note(&Entry::Sent {
@@ -73,7 +74,9 @@ impl Delivery {
                 self.largest_fragment /= 2;
                 Ok(())
             }
-            Err(failure) if failure.is_refusal() || self.is_hopeless() => {
+            Err(failure)
+                if failure.is_refusal() || self.is_hopeless() || self.is_worthless(api) =>
+            {
                 let what = format!("the {} of its {phase} phase", log.name());
                 self.refused(&what, failure.cause());
                 self.note(&Entry::LogRefused { phase, log });
@@ -126,6 +129,11 @@ impl Delivery {
     }
 
     pub(super) fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
+        if self.is_legacy(api) {
+            // It comes with the result: the server has no place for it alone.
+            self.note(&Entry::Reported(phase));
+            return Ok(());
+        }
         let mut body = Object::new();
         body.object("status", self.statuses(Some(phase)));
         match api.post_result(&self.progress.job_id, body) {
@@ -224,6 +232,9 @@ impl Delivery {
     }
 
     pub(super) fn complete(&mut self, api: &Api) -> Result<(), Failure> {
+        if self.is_legacy(api) {
+            return self.complete_as_of_old(api);
+        }
         let mut body = Object::new();
         if self.progress.statuses().next().is_some() {
             body.object("status", self.statuses(None));
@@ -233,6 +244,11 @@ impl Delivery {
             let Failure::Refused { cause, .. } = failure else {
                 return Err(failure);
             };
+            // There may have been no log to ask about.
+            let is_known = api.common.era.is_legacy().is_some();
+            if !is_known && matches!(api.ask_era(), Ok(true)) {
+                return self.complete_as_of_old(api);
+            }
             // The least that everybody waits for.
             self.refused("its final result", &cause);
             let mut body = Object::new();
@@ -246,7 +262,7 @@ impl Delivery {
         Ok(())
     }
 
-    fn refused(&self, what: &str, cause: &str) {
+    pub(super) fn refused(&self, what: &str, cause: &str) {
         let id = &self.progress.job_id;
         warning!("cannot deliver of job {id} {what}: {cause}; going on without");
         // It is for people; the log has it as well.
@@ -255,7 +271,7 @@ impl Delivery {
 
     /// What is owed cannot be read just now: no descriptor is left, or the disk
     /// fails for a while. Nothing is lost by waiting.
-    fn unreadable(&self, api: &Api, error: &io::Error) -> Failure {
+    pub(super) fn unreadable(&self, api: &Api, error: &io::Error) -> Failure {
         let cause = error.to_string();
         api.common
             .faults
@@ -292,7 +308,7 @@ impl Delivery {
 }
 
 /// Whether a file will not come back by itself.
-fn is_lasting(error: &io::Error) -> bool {
+pub(super) fn is_lasting(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other
