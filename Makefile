@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload soak-replies soak torture clean tools
+.PHONY: build demo test bench soak-upload soak-replies soak torture metrics-test clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -41,6 +41,10 @@ soak:
 torture:
 	TESTFLINGER_KILLS=1000 $(CARGO) test --locked --quiet --test crash -- \
 		--exact row_33_the_agent_may_be_killed_at_any_time --nocapture
+
+# The scrape example and the dashboard in cross/install/, with a real Prometheus.
+metrics-test:
+	@CARGO="$(CARGO)" sh tests/metrics/prometheus.sh
 
 clean:
 	$(CARGO) clean
