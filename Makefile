@@ -4,7 +4,7 @@ CARGO ?= cargo
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload soak-replies soak torture fuzz clean tools
+.PHONY: build demo test bench soak-upload soak-replies soak torture fuzz metrics-test clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -46,6 +46,10 @@ torture:
 FUZZ_SECONDS ?= 1200
 fuzz:
 	@sh tests/fuzz/fuzz.sh "$(FUZZ_SECONDS)"
+
+# The scrape example and the dashboard in cross/install/, with a real Prometheus.
+metrics-test:
+	@CARGO="$(CARGO)" sh tests/metrics/prometheus.sh
 
 clean:
 	$(CARGO) clean

@@ -182,7 +182,7 @@ fn place(text: &Path) -> Result<SocketAddr, String> {
     text.to_str().and_then(port_or_both).ok_or_else(|| {
         format!(
             "--metrics_port is {}; wanted: a port from 0 to 65535, alone or after an address, \
-             such as 0.0.0.0:9100 or [::]:9100",
+             such as 0.0.0.0:8000 or [::]:8000",
             text.display()
         )
     })
@@ -256,7 +256,7 @@ mod tests {
             Ok(all.clone())
         );
         assert_eq!(parse("-p1 -c b -c a --token-file t"), Ok(all));
-        for place in ["0.0.0.0:9100", "[::1]:9100"] {
+        for place in ["0.0.0.0:8000", "[::1]:8000"] {
             let there = daemon(DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, place);
             assert_eq!(parse(&format!("-p {place}")), Ok(there));
         }

@@ -38,7 +38,7 @@ fn a_wrong_command_line_is_explained_at_once() {
         (
             &["-p", "http"],
             "--metrics_port is http; wanted: a port from 0 to 65535, alone or after an address, \
-             such as 0.0.0.0:9100 or [::]:9100",
+             such as 0.0.0.0:8000 or [::]:8000",
         ),
         (&["run"], "run wants a job file"),
         (&["run", "a", "b"], "unknown argument b"),

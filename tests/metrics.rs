@@ -10,6 +10,8 @@ mod influx;
 mod page;
 #[path = "metrics/port.rs"]
 mod port;
+#[path = "metrics/prometheus.rs"]
+mod prometheus;
 #[path = "metrics/release.rs"]
 mod release;
 mod support;

@@ -11,7 +11,7 @@ pub(super) struct Histogram {
     /// Each has what is in the ones before it as well.
     buckets: [u64; BUCKETS.len()],
     count: u64,
-    seconds: f64,
+    total: Duration,
 }
 
 impl Histogram {
@@ -20,7 +20,7 @@ impl Histogram {
             *bucket += u64::from(time <= Duration::from_secs(*end));
         }
         self.count += 1;
-        self.seconds += time.as_secs_f64();
+        self.total += time;
     }
 
     /// The ends of the buckets and how much is in them.
@@ -32,8 +32,8 @@ impl Histogram {
         self.count
     }
 
-    pub(super) fn seconds(&self) -> f64 {
-        self.seconds
+    pub(super) fn total(&self) -> Duration {
+        self.total
     }
 }
 
@@ -50,6 +50,6 @@ mod tests {
         let counts: Vec<_> = histogram.buckets().map(|(_, count)| count).collect();
         assert_eq!(counts, [2, 3, 3, 3, 3, 3, 3, 4]);
         assert_eq!(histogram.count(), 5);
-        assert!((histogram.seconds() - 28_920.002).abs() < 1e-6);
+        assert_eq!(histogram.total(), Duration::from_millis(28_920_002));
     }
 }

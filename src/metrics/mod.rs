@@ -22,7 +22,6 @@ use crate::job::{PHASES, Phase};
 use endpoint::ENDPOINTS;
 use health::Health;
 use histogram::Histogram;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,7 +71,14 @@ struct Requests {
     /// By the first digit of their answer's status; 0 for those without one.
     by_class: [u64; 6],
     /// Until the head of the answer came, or none.
-    seconds: f64,
+    time: Duration,
+}
+
+/// How long phases lasted on devices with one release.
+#[derive(Debug, Default)]
+struct Durations {
+    release: String,
+    phases: [Histogram; PHASES.len()],
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +89,7 @@ struct Registry {
     jobs: u64,
     failures: [u64; PHASES.len()],
     recovery_failures: u64,
-    durations: BTreeMap<(Phase, String), Histogram>,
+    durations: Vec<Durations>,
     output_bytes: u64,
     artifact_bytes: u64,
     artifacts: u64,
@@ -130,12 +136,10 @@ impl Metrics {
 
     /// A phase ended with this status.
     pub fn phase_ended(&self, phase: Phase, status: i64) {
-        if status != 0 {
-            let mut registry = self.lock();
-            let counted = PHASES.iter().zip(&mut registry.failures);
-            for (_, count) in counted.filter(|(other, _)| **other == phase) {
-                *count += 1;
-            }
+        if status != 0
+            && let Some(count) = self.lock().failures.get_mut(phase as usize)
+        {
+            *count += 1;
         }
         self.points.push(phase.name(), Some(status));
     }
@@ -143,13 +147,22 @@ impl Metrics {
     /// A phase's command ran so long, on a device with this release.
     pub fn phase_lasted(&self, phase: Phase, time: Duration, release: &str) {
         let mut registry = self.lock();
-        let known: BTreeSet<&str> = registry.durations.keys().map(|(_, name)| &**name).collect();
-        let release = match known.contains(release) || known.len() < RELEASES {
+        let all = &mut registry.durations;
+        let is_known = all.iter().any(|one| one.release == release);
+        let release = match is_known || all.len() < RELEASES {
             true => release,
             false => OTHER,
         };
-        let key = (phase, release.to_owned());
-        registry.durations.entry(key).or_default().observe(time);
+        if !all.iter().any(|one| one.release == release) {
+            all.push(Durations {
+                release: release.to_owned(),
+                ..Durations::default()
+            });
+        }
+        let found = all.iter_mut().find(|one| one.release == release);
+        if let Some(histogram) = found.and_then(|one| one.phases.get_mut(phase as usize)) {
+            histogram.observe(time);
+        }
     }
 
     /// A device could not be brought back.
@@ -191,7 +204,7 @@ impl Metrics {
             if let Some(count) = requests.by_class.get_mut(class) {
                 *count += 1;
             }
-            requests.seconds += now.saturating_duration_since(begun).as_secs_f64();
+            requests.time += now.saturating_duration_since(begun);
         }
         let is_kept = endpoint.is_artifact() && matches!(end, Ok(200..=299));
         registry.artifacts += u64::from(is_kept);
@@ -235,9 +248,18 @@ mod tests {
         observe("0");
         let durations = &metrics.lock().durations;
         assert_eq!(durations.len(), RELEASES + 1);
-        let count = |release: &str| durations[&(Phase::Test, release.to_owned())].count();
-        assert_eq!((count("0"), count("31")), (2, 1));
-        assert_eq!(count(OTHER), 1_000 - RELEASES as u64);
+        let count = |release: &str| {
+            let found = durations.iter().find(|one| one.release == release);
+            found.map(|one| one.phases[Phase::Test as usize].count())
+        };
+        assert_eq!((count("0"), count("31")), (Some(2), Some(1)));
+        assert_eq!(count(OTHER), Some(1_000 - RELEASES as u64));
+        assert!(
+            PHASES
+                .iter()
+                .enumerate()
+                .all(|(at, phase)| *phase as usize == at)
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::{ENDPOINTS, Histogram, Registry, STATES};
 use crate::job::PHASES;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::Write as _;
+use std::time::Duration;
 
 /// Its media type.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -43,13 +44,17 @@ impl Page<'_> {
         self.sample(name, &[], registry.recovery_failures);
         let name = "phase_duration_seconds";
         self.family(name, "histogram", "How long the phases' commands ran");
-        for ((phase, release), histogram) in &registry.durations {
-            let labels = [
-                ("test_phase", phase.name()),
-                ("identifier", &registry.identifier),
-                ("release", release),
-            ];
-            self.histogram(name, labels, histogram);
+        for durations in &registry.durations {
+            for (phase, histogram) in PHASES.iter().zip(&durations.phases) {
+                if histogram.count() > 0 {
+                    let labels = [
+                        ("test_phase", phase.name()),
+                        ("identifier", &registry.identifier),
+                        ("release", &durations.release),
+                    ];
+                    self.histogram(name, labels, histogram);
+                }
+            }
         }
     }
 
@@ -65,7 +70,7 @@ impl Page<'_> {
         let all = [phase, identifier, release, ("le", "+Inf")];
         self.sample(&bucket, &all, histogram.count());
         self.sample(&format!("{name}_count"), &labels, histogram.count());
-        self.sample(&format!("{name}_sum"), &labels, histogram.seconds());
+        self.seconds(&format!("{name}_sum"), &labels, histogram.total());
     }
 
     /// What only this agent has.
@@ -75,15 +80,15 @@ impl Page<'_> {
         self.sample(&name, &version, 1);
         let name = self.mine("state", "gauge", "1 for what the agent is doing");
         for state in STATES {
-            let is_so = u8::from(registry.state == state);
-            self.sample(&name, &[("state", state.name())], is_so);
+            let is_so = registry.state == state;
+            self.sample(&name, &[("state", state.name())], is_so.into());
         }
         let name = self.mine(
             "server_answers",
             "gauge",
             "1 if the last request had an answer",
         );
-        self.sample(&name, &[], u8::from(registry.health.answers()));
+        self.sample(&name, &[], registry.health.answers().into());
         for (name, kind, help, value) in [
             (
                 "reconnects_total",
@@ -140,7 +145,7 @@ impl Page<'_> {
             if count > 0 {
                 let labels = [("endpoint", *endpoint)];
                 self.sample(&format!("{name}_count"), &labels, count);
-                self.sample(&format!("{name}_sum"), &labels, requests.seconds);
+                self.seconds(&format!("{name}_sum"), &labels, requests.time);
             }
         }
     }
@@ -155,29 +160,42 @@ impl Page<'_> {
         let _ = writeln!(self.text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
-        let _ = write!(self.text, "{name}{{agent_id=\"{}\"", Escaped(self.agent_id));
-        for (label, text) in labels {
-            let _ = write!(self.text, ",{label}=\"{}\"", Escaped(text));
-        }
-        let _ = writeln!(self.text, "}} {value}");
+    fn sample(&mut self, name: &str, labels: Labels<'_>, value: u64) {
+        self.series(name, labels);
+        let _ = writeln!(self.text, "{value}");
     }
-}
 
-/// A label's value.
-struct Escaped<'a>(&'a str);
+    fn seconds(&mut self, name: &str, labels: Labels<'_>, time: Duration) {
+        self.series(name, labels);
+        let (seconds, rest) = (time.as_secs(), time.subsec_micros());
+        let _ = writeln!(self.text, "{seconds}.{rest:06}");
+    }
 
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
+    /// All of a line but its value.
+    fn series(&mut self, name: &str, labels: Labels<'_>) {
+        self.text.push_str(name);
+        let mut before = '{';
+        for (label, text) in [("agent_id", self.agent_id)].iter().chain(labels) {
+            self.text.push(before);
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            self.escape(text);
+            self.text.push('"');
+            before = ',';
+        }
+        self.text.push_str("} ");
+    }
+
+    /// A label's value.
+    fn escape(&mut self, text: &str) {
+        for character in text.chars() {
             match character {
-                '\\' => f.write_str("\\\\")?,
-                '"' => f.write_str("\\\"")?,
-                '\n' => f.write_str("\\n")?,
-                other => f.write_char(other)?,
+                '\\' => self.text.push_str("\\\\"),
+                '"' => self.text.push_str("\\\""),
+                '\n' => self.text.push_str("\\n"),
+                other => self.text.push(other),
             }
         }
-        Ok(())
     }
 }
 
@@ -213,7 +231,7 @@ mod tests {
         let last = format!("phase_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 1\n");
         let all = format!(
             "{}{last}phase_duration_seconds_count{{{labels}}} 1\n\
-             phase_duration_seconds_sum{{{labels}}} 60.5\n",
+             phase_duration_seconds_sum{{{labels}}} 60.500000\n",
             buckets.concat()
         );
         assert!(text.contains(&all), "{text}");

@@ -89,7 +89,7 @@ fn a_port_that_cannot_be_had_is_said_and_the_agent_works_without() {
     // The second address is of a network for documentation (RFC 5737).
     for (place, reason) in [
         (port.as_str(), "in use"),
-        ("192.0.2.1:9100", "requested address"),
+        ("192.0.2.1:8000", "requested address"),
     ] {
         let lab = Lab::new().metrics(place).command("test", "true");
         let job = lab.submit_test();
