@@ -13,7 +13,10 @@ const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
 
 /// Makes the so-manieth call to a server at this URL. With a file for the token, that
 /// is refreshed first.
-pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) {
+///
+/// # Errors
+/// What is said of a call that came to nothing.
+pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) -> Result<(), String> {
     let settings = Settings {
         server: server.to_owned(),
         tls: TlsFiles::default(),
@@ -21,16 +24,14 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) {
         token_file: token_file.to_owned(),
         metrics: Metrics::default(),
     };
-    let Ok(api) = Api::new(Arc::new(Common::new(settings))) else {
-        return;
-    };
+    let api = Api::new(Arc::new(Common::new(settings)))?;
     let text = |name: &str| {
         let mut object = Object::new();
         object.string(name, "x");
         object
     };
     // What the agent would go on with is looked at as well.
-    let _ = match endpoint % 10 {
+    let result = match endpoint % 10 {
         0 => api.agent_data().map(|data| drop(format!("{data:?}"))),
         1 => api.post_agent(text("state")),
         2 => api.advertise("queues", "{}"),
@@ -52,4 +53,5 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) {
             read
         }
     };
+    result.map_err(|failure| failure.cause().to_owned())
 }

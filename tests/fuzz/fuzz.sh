@@ -15,6 +15,10 @@ cargo fuzz --version 2>/dev/null | grep -q " $version\$" ||
 cargo fuzz build --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz/build
 host=$(rustc -vV | sed -n 's/^host: //p')
 mkdir -p target/fuzz/found
+# Each input has files of its own: many times as fast in memory.
+if [ -d /dev/shm ] && [ -w /dev/shm ]; then
+	export TMPDIR=/dev/shm
+fi
 
 fuzz() {
 	mkdir -p "target/fuzz/corpus/$1"

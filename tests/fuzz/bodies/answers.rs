@@ -1,5 +1,6 @@
 //! The server's answers: the first byte says which endpoint is asked, the others are
-//! what is answered, whatever was asked. Each call comes to its end, and soon.
+//! what is answered, whatever was asked. Each call comes to its end, and soon; what is
+//! said of one that failed is short.
 
 use super::Place;
 use std::io::{ErrorKind, Read, Write};
@@ -12,6 +13,8 @@ use testflinger_agent::uplink::fuzzing::ask;
 
 /// No input is as long as a deadline: the server closes its connections.
 const LONGEST: Duration = Duration::from_secs(5);
+/// What is said of an answer is for people, in bytes.
+const LONGEST_CAUSE: usize = 2_000;
 
 struct Server {
     place: Place,
@@ -94,7 +97,11 @@ pub fn try_it(data: &[u8]) {
         let token: PathBuf = server.place.path("token");
         let workspace = server.place.path("attachments");
         let begun = Instant::now();
-        ask(*endpoint, &server.url, &token, &workspace);
+        let result = ask(*endpoint, &server.url, &token, &workspace);
         assert!(begun.elapsed() < LONGEST, "{:?}", begun.elapsed());
+        if let Err(cause) = result {
+            let is_said = !cause.is_empty() && cause.len() <= LONGEST_CAUSE;
+            assert!(is_said, "{} bytes: {cause:.200}", cause.len());
+        }
     });
 }

@@ -1,5 +1,5 @@
 //! A job's journal: whatever stands in it, it is read; and what is torn off at its
-//! end changes nothing before that.
+//! end changes nothing before that, or of what is added afterwards.
 
 use super::Place;
 use std::fs;
@@ -17,11 +17,10 @@ pub fn try_it(data: &[u8]) {
     thread_local! {
         static PLACE: Place = Place::new();
     }
+    let directory = PLACE.with(|place| place.path(""));
     let read = |bytes: &[u8]| {
-        PLACE.with(|place| {
-            fs::write(place.path("journal"), bytes).unwrap();
-            Record::read(&place.path("")).unwrap()
-        })
+        fs::write(directory.join("journal"), bytes).unwrap();
+        Record::read(&directory).unwrap()
     };
     let _ = read(data);
     let entries: Vec<Entry> = String::from_utf8_lossy(data)
@@ -45,12 +44,23 @@ pub fn try_it(data: &[u8]) {
         whole.owes_artifacts(),
         whole.statuses().count(),
     );
-    // Its last line is torn.
-    let torn = journal.len() - all.last().unwrap().to_line().len() / 2 - 1;
-    let (_, before) = all.split_last().unwrap();
+    // It is torn anywhere: an entry that lacks the end of its line only is whole.
+    let torn = data.iter().map(|byte| usize::from(*byte)).sum::<usize>() % journal.len();
+    let mut end = 0;
+    let is_before = |entry: &Entry| {
+        end += entry.to_line().len();
+        end <= torn + 1
+    };
+    let mut before: Vec<Entry> = all.into_iter().take_while(is_before).collect();
+    let found = read(&journal.as_bytes()[..torn]);
     if before.is_empty() {
-        assert_eq!(read(&journal.as_bytes()[..torn]), None);
-    } else {
-        assert_eq!(read(&journal.as_bytes()[..torn]), Some(progress(before)));
+        assert_eq!(found, None);
+        return;
     }
+    assert_eq!(found, Some(progress(&before)));
+    // What is added to that is read as well.
+    let record = Record::open(&directory).unwrap();
+    record.append(&Entry::Complete).unwrap();
+    before.push(Entry::Complete);
+    assert_eq!(Record::read(&directory).unwrap(), Some(progress(&before)));
 }

@@ -52,3 +52,8 @@ pub fn pieces<'a>(whole: &'a [u8], lengths: &'a [usize]) -> impl Iterator<Item =
         (!piece.is_empty()).then_some(piece)
     })
 }
+
+/// Lengths of pieces that the input itself chooses.
+pub fn own_lengths(data: &[u8]) -> Vec<usize> {
+    data.iter().map(|byte| usize::from(byte % 32) + 1).collect()
+}
