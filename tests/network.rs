@@ -11,9 +11,9 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::gate::Gate;
-use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, wait_until};
+use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, wait_until, wait_until_within};
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
 use testflinger_agent::local::Exchange;
@@ -128,6 +128,57 @@ fn row_24_what_a_phase_says_while_the_server_is_down_arrives_whole_and_in_order(
     assert_eq!(lab.body(&job, Phase::Reserve), "reserved\n");
     assert_eq!(lab.status(&job, "test"), Some(0));
     fragments_rise(&lab, &job);
+}
+
+#[test]
+fn row_24_an_outage_of_ninety_seconds_delays_no_limit_and_loses_nothing() {
+    let lab = Lab::new().with_proxy();
+    let gate = Gate::new(&lab.scratch, "test");
+    let never = Gate::new(&lab.scratch, "never");
+    let (stopped, cleaned) = (lab.scratch.path("stopped"), lab.scratch.path("cleaned"));
+    let test = format!(
+        "trap 'touch {}; exit 1' TERM; echo begun; {}; seq 1 5000; {}",
+        stopped.display(),
+        gate.words(),
+        never.words()
+    );
+    let lab = lab.command("test", &test).command(
+        "cleanup",
+        &format!("echo cleaned; touch {}", cleaned.display()),
+    );
+    let job = lab.submit(r#""test_data": {"test_cmds": "x"}, "output_timeout": 10"#);
+    let _agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "begun");
+    wait_until_sent(&lab, &job, lab.output(&job, Phase::Test).len());
+    lab.proxy().set_down(true);
+    let down = Instant::now();
+    gate.open();
+    // All of it while nobody can be told.
+    let log = lab.scratch.path("run").join(&job).join("test.log");
+    wait_for_text(&log, "\n5000\n");
+    wait_until("the limit is reached", || stopped.exists());
+    wait_until("cleanup has run", || cleaned.exists());
+    let outage = Duration::from_secs(90);
+    assert!(down.elapsed() < outage, "{:?}", down.elapsed());
+    wait_until_within("ninety seconds are over", outage, || {
+        down.elapsed() > outage
+    });
+    lab.proxy().set_down(false);
+    wait_until_within("the job is complete", Duration::from_secs(120), || {
+        lab.server.job_state(&job).as_deref() == Some("complete")
+    });
+    let lines: String = (1..=5_000).map(|line| format!("{line}\n")).collect();
+    let said = "\nERROR: Output timeout reached! (10s)\n";
+    assert_eq!(lab.body(&job, Phase::Test), format!("begun\n{lines}{said}"));
+    assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned\n");
+    assert_eq!(lab.status(&job, "test"), Some(247));
+    fragments_rise(&lab, &job);
+    // Nobody looks at a job that is complete: its last line comes before that.
+    let exchanges = lab.server.exchanges();
+    let last = |is_it: &dyn Fn(&Exchange) -> bool| exchanges.iter().rposition(is_it).unwrap();
+    let line = last(&|one| one.path.ends_with("/log/output"));
+    let complete = last(&|one| one.request_body.contains("\"complete\""));
+    assert!(line < complete, "{line} {complete}");
 }
 
 #[test]
