@@ -162,6 +162,33 @@ fn whole_jobs_work_with_servers_of_all_times() {
     }
 }
 
+/// The server puts a line end between two pieces, and people's programs ask for them
+/// every ten seconds.
+#[test]
+fn output_is_shown_in_few_pieces_of_whole_lines() {
+    let lab = lab_of(Era::Y2023);
+    let gate = Gate::new(&lab.scratch, "provision");
+    let provision = format!("printf 'a line\nhalf'; {}; echo ' of one'", gate.words());
+    let lab = lab.command("provision", &provision).command(
+        "test",
+        "for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.5; done",
+    );
+    let texts = |job: &str| lab.server.view(|view| view.texts(job, LogType::Output));
+    let first = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&first);
+    // Its beginning and its end, and more where the machine is slow.
+    assert!(texts(&first).len() <= 4, "{:?}", texts(&first));
+    // The agent knows its server by now.
+    let job = lab.submit(r#""provision_data": {"url": "x"}"#);
+    wait_for_live(&lab, &job, "a line\n");
+    gate.open();
+    lab.wait_until_complete(&job);
+    let is_whole = |piece: &String| piece.ends_with('\n');
+    assert!(texts(&job).iter().all(is_whole), "{:?}", texts(&job));
+    assert_eq!(kept(&lab, &job, Phase::Provision), "a line\nhalf of one\n");
+}
+
 #[test]
 fn the_result_has_the_last_mebibyte_of_an_output_and_whole_characters() {
     let lab = lab_of(Era::Y2023).command(

@@ -139,8 +139,8 @@ impl Era {
 pub(super) struct Legacy {
     /// The members of the results, by job, as JSON.
     results: BTreeMap<String, BTreeMap<String, String>>,
-    /// Text that nobody has asked for yet.
-    unread: BTreeMap<(String, &'static str), String>,
+    /// The pieces that nobody has asked for yet.
+    unread: BTreeMap<(String, &'static str), Vec<String>>,
     /// All of the pieces that came, in their order.
     posted: BTreeMap<(String, &'static str), Vec<String>>,
 }
@@ -155,8 +155,15 @@ impl Legacy {
     fn add(&mut self, job_id: &str, log: LogType, text: String) {
         let key = (job_id.to_owned(), log.name());
         let unread = self.unread.entry(key.clone()).or_default();
-        unread.push_str(&text);
+        unread.push(text.clone());
         self.posted.entry(key).or_default().push(text);
+    }
+
+    /// Takes away what nobody has asked for yet: with a line end between two pieces,
+    /// whether there was one or not.
+    fn take(&mut self, job_id: &str, log: LogType) -> Option<String> {
+        let pieces = self.unread.remove(&(job_id.to_owned(), log.name()))?;
+        Some(pieces.join("\n"))
     }
 }
 
@@ -269,8 +276,9 @@ fn post_text(call: &mut Call<'_, '_, '_>, log: LogType) -> Outcome {
 
 fn take_text(call: &mut Call<'_, '_, '_>, log: LogType) -> Outcome {
     call.proper_id()?;
-    let key = (call.name.clone(), log.name());
-    let text = call.shared.update(|state| state.legacy.unread.remove(&key));
+    let text = call
+        .shared
+        .update(|state| state.legacy.take(&call.name, log));
     Ok(text.map_or_else(Reply::nothing, |text| Reply::text(200, &text)))
 }
 
@@ -278,6 +286,20 @@ fn take_text(call: &mut Call<'_, '_, '_>, log: LogType) -> Outcome {
 mod tests {
     use super::super::routes::ROUTES;
     use super::*;
+
+    #[test]
+    fn text_is_taken_once() {
+        let mut legacy = Legacy::default();
+        for text in ["a", "b\n", "c\n"] {
+            legacy.add("j", LogType::Output, text.to_owned());
+        }
+        legacy.add("j", LogType::Serial, "d".to_owned());
+        let mut take = |log| legacy.take("j", log);
+        assert_eq!(take(LogType::Output).as_deref(), Some("a\nb\n\nc\n"));
+        assert_eq!(take(LogType::Output), None);
+        assert_eq!(take(LogType::Serial).as_deref(), Some("d"));
+        assert_eq!(legacy.posted("j", LogType::Output).concat(), "ab\nc\n");
+    }
 
     #[test]
     fn each_time_has_its_endpoints() {

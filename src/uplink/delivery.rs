@@ -207,7 +207,7 @@ impl Delivery {
             if left == 0 || refused {
                 continue;
             }
-            let due = waiting.due();
+            let due = waiting.due(self.interval());
             let is_due = due.is_none_or(|due| due <= now);
             if phase.status.is_some() || left >= self.largest_fragment || is_due {
                 return fragment;

@@ -24,7 +24,8 @@ impl Waiting {
     /// The log of this phase has so many bytes now.
     pub(super) fn grown(&mut self, phase: Phase, available: u64, now: Instant) {
         if self.available.is_none_or(|(known, _)| known != phase) {
-            self.since = None;
+            // The beginning of a phase does not wait for the end of the last one's pause.
+            (self.since, self.last_fragment) = (None, None);
         }
         self.available = Some((phase, available));
         self.since.get_or_insert(now);
@@ -43,10 +44,11 @@ impl Waiting {
         known.map_or(0, |(_, available)| available)
     }
 
-    /// When the next fragment is due, if something waits.
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// When the next fragment is due, if something waits; there is this time between
+    /// two of them.
+    pub(super) fn due(&self, interval: Duration) -> Option<Instant> {
         let gathered = self.since? + GATHER;
-        let rested = self.last_fragment.map(|last| last + FRAGMENT_INTERVAL);
+        let rested = self.last_fragment.map(|last| last + interval);
         Some(rested.map_or(gathered, |rested| rested.max(gathered)))
     }
 }

@@ -9,6 +9,7 @@ use crate::json::Object;
 use crate::uplink::api::Api;
 use crate::uplink::era::{LogPiece, Posted};
 use crate::uplink::failure::Failure;
+use crate::uplink::waiting::FRAGMENT_INTERVAL;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -22,6 +23,10 @@ const LEAST_KEPT: u64 = 1 << 10;
 /// The database holds 16 MiB of a job, and more of it than the result; who has too
 /// much says so since 2025-03, and fails before.
 const LARGEST_RESULT: usize = 12 << 20;
+/// Between two pieces of a log. Such a server puts a line end between them, and
+/// people's programs ask for them every ten seconds: more pieces would be more
+/// empty lines, and no sooner there.
+const TEXT_INTERVAL: Duration = Duration::from_secs(10);
 /// A piece that is shown once is not worth more: the database of such a server is
 /// full when nobody looks.
 const LIVE_PATIENCE: Duration = Duration::from_secs(60);
@@ -70,6 +75,21 @@ impl Delivery {
     pub(super) fn is_legacy(&self, api: &Api) -> bool {
         let known = api.common.era.is_legacy();
         known.unwrap_or(self.progress.is_legacy)
+    }
+
+    /// Between two pieces of a log, as far as the job knows its server.
+    pub(super) fn interval(&self) -> Duration {
+        match self.progress.is_legacy {
+            true => TEXT_INTERVAL,
+            false => FRAGMENT_INTERVAL,
+        }
+    }
+
+    /// Whether nothing of a log comes after this place.
+    pub(super) fn is_last(&self, phase: Phase, log: LogType, end: u64) -> bool {
+        let mut phases = self.progress.phases.iter();
+        let is_over = phases.any(|one| one.phase == phase && one.status.is_some());
+        is_over && end >= self.record.log_length(phase, log)
     }
 
     /// Where the server is today's now, it has nothing of what went to it before:
@@ -195,6 +215,12 @@ impl Delivery {
     }
 }
 
+/// So many bytes of a piece are whole lines; all of it, where there is none. What
+/// follows a server of that time puts on a line of its own.
+pub(super) fn whole_lines(text: &str) -> usize {
+    text.rfind('\n').map_or(text.len(), |at| at + 1)
+}
+
 /// The end of a text file: at most so many bytes, and whole characters only.
 fn end_of(path: &Path, most: u64) -> io::Result<String> {
     let file = File::open(path)?;
@@ -221,6 +247,20 @@ mod tests {
     use super::super::tests::delivery;
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn a_line_is_left_for_the_piece_that_ends_it() {
+        for (text, whole) in [
+            ("a\nb", 2),
+            ("a\n", 2),
+            ("é\n\nb", 4),
+            ("\n", 1),
+            ("password: ", 10),
+            ("", 0),
+        ] {
+            assert_eq!(whole_lines(text), whole, "{text:?}");
+        }
+    }
 
     #[test]
     fn the_end_of_a_log_begins_with_a_whole_character() {

@@ -1,6 +1,7 @@
 //! The steps of a delivery: one call, and what becomes of the job by its answer.
 
 use super::Delivery;
+use super::legacy::whole_lines;
 use super::read_back::REPEATS;
 use crate::job::{Artifacts, Entry, LogType, Phase};
 use crate::json::{Json, Object};
@@ -30,7 +31,7 @@ impl Delivery {
         from: u64,
     ) -> Result<(), Failure> {
         let started = Instant::now();
-        let text = match self
+        let mut text = match self
             .record
             .read_log(phase, log, from, self.largest_fragment)
         {
@@ -50,6 +51,9 @@ impl Delivery {
             // Or the log is shorter than it was: there is nothing to send.
             self.note(&Entry::LogRefused { phase, log });
             return Ok(());
+        }
+        if self.is_legacy(api) && !self.is_last(phase, log, from + text.len() as u64) {
+            text.truncate(whole_lines(&text));
         }
         let number = *self.progress.next_fragment.of(log);
         let bytes = from + text.len() as u64;
