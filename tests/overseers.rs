@@ -300,7 +300,7 @@ fn a_watchdog_that_cannot_be_fed_is_said_once_and_tried_again() {
 /// A card that takes half a second for every file that is removed.
 #[test]
 fn while_a_workspace_is_removed_signals_are_heard_and_the_watchdogs_fed() {
-    let Some(mut words) = strace(&["unlinkat:delay_enter=500ms"]) else {
+    let Some(mut words) = strace(&["?unlink,unlinkat:delay_enter=500ms"]) else {
         return;
     };
     // The thread that removes them as well, but not what commands become.
