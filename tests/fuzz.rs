@@ -9,6 +9,7 @@
 mod bodies;
 
 use std::fs;
+use testflinger_agent::uplink::fuzzing::ENDPOINTS;
 
 /// Tries every file of a corpus.
 fn replay(target: &str, try_it: impl Fn(&[u8])) {
@@ -62,7 +63,7 @@ fn row_30_a_megabyte_of_headers_ends_no_call() {
         format!("X: {}\r\n", "x".repeat(1 << 20)),
     ] {
         let answer = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\nOK");
-        for endpoint in 0..10 {
+        for endpoint in 0..ENDPOINTS {
             bodies::answers::try_it(&[&[endpoint], answer.as_bytes()].concat());
         }
     }

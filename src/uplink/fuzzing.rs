@@ -2,7 +2,9 @@
 //! The program itself has no use for it.
 
 use super::api::{Api, Common};
-use super::{Settings, TlsFiles, fetch};
+use super::era::LogPiece;
+use super::failure::Failure;
+use super::{Settings, TlsFiles, fetch, influx};
 use crate::job::{Attachments, LogType, Phase};
 use crate::json::Object;
 use crate::metrics::Metrics;
@@ -10,6 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
+
+/// So many calls there are.
+pub const ENDPOINTS: u8 = 14;
 
 /// Makes the so-manieth call to a server at this URL. With a file for the token, that
 /// is refreshed first.
@@ -24,6 +29,13 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) -> R
         token_file: token_file.to_owned(),
         metrics: Metrics::default(),
     };
+    let piece = LogPiece {
+        job_id: ID,
+        phase: Phase::Test,
+        log: LogType::Output,
+        number: 7,
+        text: "text",
+    };
     let api = Api::new(Arc::new(Common::new(settings)))?;
     let text = |name: &str| {
         let mut object = Object::new();
@@ -31,7 +43,7 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) -> R
         object
     };
     // What the agent would go on with is looked at as well.
-    let result = match endpoint % 10 {
+    let result = match endpoint % ENDPOINTS {
         0 => api.agent_data().map(|data| drop(format!("{data:?}"))),
         1 => api.post_agent(text("state")),
         2 => api.advertise("queues", "{}"),
@@ -40,18 +52,22 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) -> R
         }),
         4 => api.known(ID).map(drop),
         5 => api.post_result(ID, text("job_state")),
-        6 => api.post_fragment(ID, Phase::Test, LogType::Output, 7, "text"),
+        6 => api.post_log(&piece, false).map(drop),
         7 => {
             let mut open = || Ok(Box::new(&b"archive"[..]) as Box<dyn std::io::Read>);
             api.post_artifacts(ID, &mut open)
         }
         8 => fetch::once(&api, ID, &Attachments::at(workspace)),
-        _ => {
+        9 => {
             let refreshed = std::fs::write(token_file, "{\"refresh_token\": \"x\"}");
             let read = api.agent_data().map(drop);
             drop(refreshed.and_then(|()| std::fs::remove_file(token_file)));
             read
         }
+        10 => api.post_log(&piece, true).map(drop),
+        11 => api.post_provision_log(ID, 46),
+        12 => api.relay("tell a job's webhook", "/v1/job/x/events", "{}"),
+        _ => influx::once(server).map_err(Failure::transient),
     };
     result.map_err(|failure| failure.cause().to_owned())
 }

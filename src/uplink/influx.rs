@@ -191,6 +191,18 @@ impl Influx {
     }
 }
 
+/// Writes nothing, once.
+pub(super) fn once(url: &str) -> Result<(), String> {
+    let place = Place {
+        url: url.to_owned(),
+        basic: None,
+    };
+    let written = Influx::new(place, "a", &Metrics::default())?.write(&[]);
+    written.map_err(|fault| match fault {
+        Fault::Later(cause) | Fault::Never(cause) => cause,
+    })
+}
+
 /// The value of a tag. Line ends cannot be written, and what ends with a backslash would
 /// escape what follows.
 fn tag(text: &str) -> String {

@@ -169,7 +169,7 @@ impl Api {
     /// Posts something that the server passes on to somebody else, whose answer is
     /// the answer: whatever it is, it is not sent again. Only while the server cannot
     /// be reached, there is an error.
-    fn relay(&self, action: &str, path: &str, body: &str) -> Result<(), Failure> {
+    pub(super) fn relay(&self, action: &str, path: &str, body: &str) -> Result<(), Failure> {
         let mut outgoing = Outgoing::Relayed(body.to_owned());
         match self.attempt("POST", path, &mut outgoing) {
             Ok(_) => self.common.faults.over(action),
