@@ -2,7 +2,7 @@
 
 use crate::page::{page, place, value, wait_for_value};
 use crate::support::lab::{Lab, is_alive, numbers, wait_for_file, wait_until};
-use crate::support::means::another_user;
+use crate::support::means::{another_user, is_native};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use testflinger_agent::job::Phase;
@@ -111,6 +111,9 @@ fn a_device_that_does_not_answer_is_forgotten_with_its_job_and_leaves_no_process
 
 #[test]
 fn a_board_without_ssh_says_so_once() {
+    if !is_native("it is not found without a PATH") {
+        return;
+    }
     let lab = Lab::new();
     let ends = lab.scratch.path("").display().to_string();
     // With nothing but what the shell has itself.
