@@ -164,7 +164,7 @@ fn row_24_an_outage_of_ninety_seconds_delays_no_limit_and_loses_nothing() {
         down.elapsed() > outage
     });
     lab.proxy().set_down(false);
-    wait_until_within("the job is complete", Duration::from_secs(120), || {
+    wait_until_within("the job is complete", Duration::from_secs(400), || {
         lab.server.job_state(&job).as_deref() == Some("complete")
     });
     let lines: String = (1..=5_000).map(|line| format!("{line}\n")).collect();
