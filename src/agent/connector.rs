@@ -6,7 +6,7 @@ use crate::json::{Json, Kind, Scanner, Token};
 use crate::sys::files;
 use crate::warning;
 use std::cell::Cell;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// In bytes.
@@ -31,16 +31,7 @@ pub(super) fn fault(running: &Running, phase: Phase) -> String {
 }
 
 fn read(path: &Path, owner: Option<u32>, phase: Phase) -> io::Result<String> {
-    let file = match files::open_regular_of(path, owner) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        other => other?,
-    };
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        let what = format!("it has more than {LARGEST} bytes");
-        return Err(io::Error::other(what));
-    }
+    let bytes = files::read_regular_of(path, owner, LARGEST)?.unwrap_or_default();
     let name = format!("{phase}_exception_info");
     let mut detail = String::new();
     for document in documents(&bytes) {

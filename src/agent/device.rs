@@ -7,7 +7,7 @@ use crate::job::Entry;
 use crate::json::{Json, Kind, Object};
 use crate::sys::files;
 use crate::warning;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -77,18 +77,9 @@ impl Agent {
 
 /// The value of `device_info` in the file, if there is one, without the secrets.
 fn read(path: &Path, owner: Option<u32>, secrets: &Arc<Secrets>) -> io::Result<Option<String>> {
-    let file = match files::open_regular_of(path, owner) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+    let Some(bytes) = files::read_regular_of(path, owner, LARGEST)? else {
+        return Ok(None);
     };
-    let metadata = file.metadata()?;
-    if metadata.len() > LARGEST {
-        return Err(io::Error::other(format!(
-            "it has more than {LARGEST} bytes"
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
     let json = Json::from_bytes(&bytes).map_err(|error| io::Error::other(error.to_string()))?;
     match json.get("device_info") {
         Some(info) if info.kind() == Kind::Object => {

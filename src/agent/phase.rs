@@ -243,7 +243,7 @@ impl Agent {
     ) -> i64 {
         loop {
             if let Some(stop) = self.stop_reason(phase) {
-                Agent::note_stop(running, stop);
+                running.story.stopped(stop);
                 return self.stop_command(child, stop, output);
             }
             self.look_at_serial(output);
@@ -267,7 +267,7 @@ impl Agent {
                 }
                 Event::Deadline => {
                     if let Some(stop) = watch.due(Instant::now()) {
-                        Agent::note_stop(running, stop);
+                        running.story.stopped(stop);
                         return self.stop_command(child, stop, output);
                     }
                 }

@@ -22,6 +22,13 @@ pub(super) struct Story {
     ended_by: Option<String>,
 }
 
+impl Story {
+    /// The command of the phase that runs is stopped.
+    pub(super) fn stopped(&mut self, stop: Stop) {
+        self.stopped = Some(stop);
+    }
+}
+
 impl Agent {
     pub(super) fn tell_of_start(&mut self, running: &Running) {
         let place = format!("{}/jobs/{}", self.config.server, running.job.id);
@@ -50,11 +57,6 @@ impl Agent {
         self.tell_webhook(running, &format!("{phase}_start"), String::new());
         let at = PHASES.iter().position(|one| *one == phase);
         running.story.told = at.map_or(running.story.told, |at| at + 1);
-    }
-
-    /// The command of the phase that runs is stopped.
-    pub(super) fn note_stop(running: &mut Running, stop: Stop) {
-        running.story.stopped = Some(stop);
     }
 
     /// The user's word ends the job between two phases.

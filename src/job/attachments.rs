@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The phases that can have some.
-const PHASES: [Phase; 3] = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
+pub const ATTACHABLE: [Phase; 3] = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
 
 /// Where the files of a job's owner go before its first phase:
 /// `attachments/<phase>/…` in the workspace.
@@ -60,7 +60,7 @@ impl Attachments {
         let space = files::space(&self.directory).map_err(disk)?;
         let room = Room {
             directory: &directory,
-            folders: &PHASES.map(Phase::name),
+            folders: &ATTACHABLE.map(Phase::name),
             owner: self.user.as_ref(),
             bytes: match space.total {
                 // Its file system does not say.

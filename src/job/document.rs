@@ -112,19 +112,13 @@ impl Job {
             .filter(|id| is_uuid(id));
         match id {
             Some(id) => Ok(Job {
-                id: id.to_owned(),
-                global_timeout: None,
-                output_timeout: None,
                 refusal: Some(format!("its document is {reason}")),
                 wanted: PHASES.map(|phase| matches!(phase, Phase::Setup | Phase::Cleanup)),
-                parent: None,
-                webhook: None,
-                has_attachments: false,
                 text: match text.contains("\"secrets\"") {
                     true => WITHHELD.to_owned(),
                     false => text.to_owned(),
                 },
-                secrets: JobSecrets::default(),
+                ..Job::unknown(id)
             }),
             None => Err(reason.to_owned()),
         }

@@ -19,7 +19,7 @@ mod secrets;
 mod workspace;
 
 pub use artifacts::Artifacts;
-pub use attachments::Attachments;
+pub use attachments::{ATTACHABLE, Attachments};
 pub use document::Job;
 pub use entry::Entry;
 pub use event::{JobEvent, Webhook};

@@ -1,7 +1,7 @@
 //! What a person gives to a job file beside it: files to attach, secrets. With a real
 //! server, its command-line tool and its store of secrets do that.
 
-use crate::job::Phase;
+use crate::job::ATTACHABLE;
 use crate::json::{Json, Kind, Object};
 use crate::sys::files;
 use std::fs;
@@ -9,8 +9,6 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
-/// The phases that can have attachments.
-const PHASES: [Phase; 3] = [Phase::Provision, Phase::FirmwareUpdate, Phase::Test];
 /// A secret becomes a variable; in bytes.
 const LARGEST_SECRET: u64 = 64 << 10;
 
@@ -26,7 +24,7 @@ pub(super) fn attach(
 ) -> Result<(String, bool), String> {
     let mut document = document.to_owned();
     let mut is_something = false;
-    for phase in PHASES {
+    for phase in ATTACHABLE {
         let name = format!("{phase}_data");
         let job = Json::parse(&document).map_err(|error| error.to_string())?;
         let Some(data) = job.get(&name) else { continue };

@@ -145,6 +145,18 @@ pub fn open_regular_of(path: &Path, owner: Option<u32>) -> io::Result<File> {
     Ok(file)
 }
 
+/// The whole of a regular file of a user's, up to `limit` bytes; `None` when there is
+/// none.
+///
+/// # Errors
+/// When it cannot be read, is something else or another's, or is longer.
+pub fn read_regular_of(path: &Path, owner: Option<u32>, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    match open_regular_of(path, owner) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => up_to(opened?, limit).map(Some),
+    }
+}
+
 /// Removes from a tree whatever does not belong to a user, but directories: a link can
 /// be made to a file that its maker cannot read. How many names that were.
 ///
@@ -190,8 +202,12 @@ pub fn read_named(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
+    up_to(regular(opened)?, limit)
+}
+
+fn up_to(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    regular(opened)?.take(limit + 1).read_to_end(&mut bytes)?;
+    file.take(limit + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {
         true => Err(io::Error::other(format!("more than {limit} bytes"))),
         false => Ok(bytes),

@@ -1,106 +1,23 @@
 //! The v1 API, one function an endpoint (PROTOCOL.md, section 3).
 
-use super::era::{self, Era, is_unknown};
+use super::agent_data::AgentData;
+use super::common::Common;
+use super::era::{self, is_unknown};
 use super::failure::{Failure, settle};
-use super::faults::Faults;
 use super::http::{Credentials, Http, NoAnswer, Patience, Payload, Reached, Reply};
 use super::multipart::Multipart;
 use super::reading::{Known, read_known};
-use super::token::Tokens;
-use super::upload::{Lengths, Upload};
-use super::{Settings, TlsFiles};
+use super::upload::Upload;
 use crate::job::{LogType, Phase};
-use crate::json::{DeJson, Json, Object};
-use crate::metrics::Metrics;
+use crate::json::{Json, Object};
 use crate::sys::clock;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Longest answer that is kept, in bytes: a job document or an agent's data.
 const LARGEST_ANSWER: u64 = 16 << 20;
 /// An upload may take as long as this with the token that it began with.
 const UPLOAD_TOKEN: Duration = Duration::from_secs(300);
-
-/// What the server says of this agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AgentData {
-    /// Its state, if the server knows the agent.
-    pub state: Option<String>,
-    /// The job that it is said to run.
-    pub job_id: String,
-    /// Why it is in this state.
-    pub comment: String,
-    /// Those of its queues that only their owners' jobs come into.
-    pub restricted_queues: Vec<String>,
-}
-
-/// What of an agent's data the agent itself looks at.
-#[derive(DeJson)]
-struct KnownAgent {
-    state: Option<String>,
-    job_id: Option<String>,
-    comment: Option<String>,
-}
-
-impl AgentData {
-    /// Whether an administrator (or exit status 46) has taken the agent out of
-    /// service.
-    #[must_use]
-    pub fn is_out_of_service(&self) -> bool {
-        matches!(self.state.as_deref(), Some("offline" | "maintenance"))
-    }
-
-    /// Whether an administrator wants the agent to restart.
-    #[must_use]
-    pub fn is_to_restart(&self) -> bool {
-        self.state.as_deref() == Some("restart")
-    }
-}
-
-/// What the threads of one uplink share.
-#[derive(Debug)]
-pub(super) struct Common {
-    pub(super) server: String,
-    pub(super) tls: TlsFiles,
-    pub(super) agent_id: String,
-    pub(super) tokens: Tokens,
-    pub(super) faults: Faults,
-    pub(super) era: Era,
-    cookie: Mutex<Option<String>>,
-    pub(super) lengths: Lengths,
-    pub(super) metrics: Metrics,
-}
-
-impl Common {
-    pub(super) fn new(settings: Settings) -> Common {
-        let Settings {
-            server,
-            tls,
-            agent_id,
-            token_file,
-            metrics,
-        } = settings;
-        // What RFC 6265 calls cookie-octets. Where the name has others, the
-        // server writes the cookie, in its answer to the first post.
-        let plain =
-            |byte: u8| matches!(byte, b'!' | b'#'..=b'+' | b'-'..=b':' | b'<'..=b'[' | b']'..=b'~');
-        let cookie = agent_id
-            .bytes()
-            .all(plain)
-            .then(|| format!("agent_name={agent_id}"));
-        Common {
-            server,
-            tls,
-            agent_id,
-            tokens: Tokens::new(token_file),
-            faults: Faults::default(),
-            era: Era::default(),
-            cookie: Mutex::new(cookie),
-            lengths: Lengths::default(),
-            metrics,
-        }
-    }
-}
 
 /// What of a job is asked again and again.
 const SEE_CANCELLED: &str = "see whether the job was cancelled";
@@ -141,16 +58,10 @@ impl Api {
         };
         let text = self.text(action, reply)?;
         let json = self.json(action, &text)?;
-        let known: KnownAgent = json
-            .decode(&["state", "job_id", "comment"])
-            .map_err(|error| self.unreadable(action, &error.to_string()))?;
+        let data =
+            AgentData::read(json).map_err(|error| self.unreadable(action, &error.to_string()))?;
         self.common.faults.over(action);
-        Ok(AgentData {
-            state: Some(known.state.unwrap_or_default()),
-            job_id: known.job_id.unwrap_or_default(),
-            comment: known.comment.unwrap_or_default(),
-            restricted_queues: restricted_queues(json),
-        })
+        Ok(data)
     }
 
     /// `POST /v1/agents/data/<name>`.
@@ -496,15 +407,6 @@ impl Api {
     fn json<'a>(&self, action: &str, text: &'a str) -> Result<Json<'a>, Failure> {
         Json::parse(text).map_err(|error| self.unreadable(action, &error.to_string()))
     }
-}
-
-fn restricted_queues(agent: Json<'_>) -> Vec<String> {
-    let all = agent.get("restricted_to");
-    let owned = |(queue, owners): (String, Json<'_>)| (!owners.is_empty()).then_some(queue);
-    all.into_iter()
-        .flat_map(Json::members)
-        .filter_map(owned)
-        .collect()
 }
 
 /// A path segment or a query's value (RFC 3986, section 2).

@@ -2,7 +2,8 @@
 //! its own, so that an old upload never holds up live output. The thread lives
 //! only as long as something is owed.
 
-use super::api::{Api, Common};
+use super::api::Api;
+use super::common::Common;
 use super::delivery::{Delivery, Step};
 use crate::job::Progress;
 use crate::{info, warning};

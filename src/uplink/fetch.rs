@@ -2,8 +2,9 @@
 //! so that a job can be cancelled meanwhile.
 
 use super::Event;
-use super::api::{Api, Common, Outgoing, percent};
+use super::api::{Api, Outgoing, percent};
 use super::backoff::Backoff;
+use super::common::Common;
 use super::failure::Failure;
 use super::http::{Patience, explain_io};
 use crate::archive::Fault;

@@ -1,7 +1,8 @@
 //! A door for fuzzers, which make up the server's answers: one call of each endpoint.
 //! The program itself has no use for it.
 
-use super::api::{Api, Common};
+use super::api::Api;
+use super::common::Common;
 use super::era::LogPiece;
 use super::failure::Failure;
 use super::{Settings, TlsFiles, fetch, influx};

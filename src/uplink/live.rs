@@ -349,7 +349,7 @@ mod tests {
     use crate::job::{Entry, Progress, Record};
     use crate::local::{Options, Server};
     use crate::metrics::Metrics;
-    use crate::uplink::api::Common;
+    use crate::uplink::common::Common;
     use crate::uplink::{Settings, TlsFiles};
     use std::sync::Arc;
 

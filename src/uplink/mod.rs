@@ -5,9 +5,11 @@
 //! process and never decides anything, and the agent never waits for it without
 //! a deadline. How a job's remains are delivered later: `arrears`.
 
+mod agent_data;
 mod api;
 mod arrears;
 mod backoff;
+mod common;
 mod delivery;
 mod era;
 mod failure;
@@ -28,7 +30,7 @@ mod upload;
 mod waiting;
 mod webhook;
 
-pub use api::AgentData;
+pub use agent_data::AgentData;
 pub use failure::Failure;
 pub use fetch::Fetching;
 
@@ -38,8 +40,9 @@ use crate::job::{
 use crate::json::Object;
 use crate::metrics::Metrics;
 use crate::sys::{self, Wake};
-use api::{Api, Common};
+use api::Api;
 use arrears::Arrears;
+use common::Common;
 use delivery::Delivery;
 use live::{LiveJob, Turn};
 use share::Sharing;

@@ -2,8 +2,9 @@
 //! own over a connection of its own, because the server answers no sooner than the
 //! webhook does, which is somebody else's.
 
-use super::api::{Api, Common, Outgoing, percent};
+use super::api::{Api, Outgoing, percent};
 use super::backoff::Backoff;
+use super::common::Common;
 use super::failure::Failure;
 use crate::job::{JobEvent, Progress, Webhook};
 use crate::json::Object;

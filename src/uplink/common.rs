@@ -1,0 +1,56 @@
+//! What the threads of one uplink share: whom they talk to, and what they have learnt of
+//! that.
+
+use super::era::Era;
+use super::faults::Faults;
+use super::token::Tokens;
+use super::upload::Lengths;
+use super::{Settings, TlsFiles};
+use crate::metrics::Metrics;
+use std::sync::Mutex;
+
+/// What they share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) server: String,
+    pub(super) tls: TlsFiles,
+    pub(super) agent_id: String,
+    pub(super) tokens: Tokens,
+    pub(super) faults: Faults,
+    pub(super) era: Era,
+    /// By which the server knows who asks for a job.
+    pub(super) cookie: Mutex<Option<String>>,
+    pub(super) lengths: Lengths,
+    pub(super) metrics: Metrics,
+}
+
+impl Common {
+    pub(super) fn new(settings: Settings) -> Common {
+        let Settings {
+            server,
+            tls,
+            agent_id,
+            token_file,
+            metrics,
+        } = settings;
+        // What RFC 6265 calls cookie-octets. Where the name has others, the
+        // server writes the cookie, in its answer to the first post.
+        let plain =
+            |byte: u8| matches!(byte, b'!' | b'#'..=b'+' | b'-'..=b':' | b'<'..=b'[' | b']'..=b'~');
+        let cookie = agent_id
+            .bytes()
+            .all(plain)
+            .then(|| format!("agent_name={agent_id}"));
+        Common {
+            server,
+            tls,
+            agent_id,
+            tokens: Tokens::new(token_file),
+            faults: Faults::default(),
+            era: Era::default(),
+            cookie: Mutex::new(cookie),
+            lengths: Lengths::default(),
+            metrics,
+        }
+    }
+}
