@@ -104,7 +104,7 @@ cross_cargo() {
 		# its name.
 		encoded=
 		for flag in -Clink-self-contained=no -Ctarget-feature=-crt-static \
-			-Cforce-unwind-tables=no -Csymbol-mangling-version=v0 ${rustflags-} \
+			-Cforce-unwind-tables=no -Csymbol-mangling-version=v0 ${rustflags-} ${CROSS_RUSTFLAGS-} \
 			"--remap-path-prefix=$root=." \
 			"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo" \
 			"--remap-path-prefix=$sysroot=rust"; do
