@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The head of a request, in bytes; also what is read at once.
 const LONGEST_HEAD: usize = 4 << 10;
+/// What is read after the answer, in bytes.
+const LONGEST_FAREWELL: usize = 4 << 20;
 
 /// A connection and how far it has come.
 #[derive(Debug)]
@@ -25,9 +27,9 @@ enum Stage {
     Asks(Vec<u8>),
     /// The answer, and how much of it has been sent.
     IsAnswered(Vec<u8>, usize),
-    /// What it still sends is read and forgotten: closed before, the connection would
-    /// be reset, and the answer lost.
-    Leaves,
+    /// What it still sends is read and forgotten, so many bytes of it: closed before,
+    /// the connection would be reset, and the answer lost.
+    Leaves(usize),
 }
 
 impl Client {
@@ -52,6 +54,11 @@ impl Client {
         matches!(self.stage, Stage::IsAnswered(..))
     }
 
+    #[cfg(test)]
+    pub(super) fn has_its_answer(&self) -> bool {
+        matches!(self.stage, Stage::Leaves(_))
+    }
+
     /// Does what can be done at once; false when that was all.
     pub(super) fn attend(&mut self, now: Instant, metrics: &Metrics) -> bool {
         let is_late = self.until <= now;
@@ -74,6 +81,10 @@ impl Client {
             self.stage = Stage::IsAnswered(answer, 0);
             return self.send();
         }
+        if let Stage::Leaves(left) = &mut self.stage {
+            *left = left.saturating_sub(count);
+            return Ok(count > 0 && *left > 0);
+        }
         Ok(count > 0)
     }
 
@@ -82,7 +93,7 @@ impl Client {
             let rest = answer.get(*sent..).unwrap_or_default();
             *sent += self.stream.write(rest)?;
             if *sent >= answer.len() {
-                self.stage = Stage::Leaves;
+                self.stage = Stage::Leaves(LONGEST_FAREWELL);
                 self.stream.shutdown(Shutdown::Write)?;
             }
         }

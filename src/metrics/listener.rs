@@ -155,6 +155,26 @@ mod tests {
     }
 
     #[test]
+    fn who_has_the_answer_and_goes_on_sending_is_dropped() {
+        use std::io::Write;
+        let now = Instant::now();
+        let place = "127.0.0.1:0".parse().unwrap();
+        let mut listener = Listener::start(place, Metrics::default(), now);
+        let address = listener.socket.as_ref().unwrap().local_addr().unwrap();
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+        while !listener.clients.iter().any(Client::has_its_answer) {
+            listener.attend(now);
+        }
+        let sending = std::thread::spawn(move || while client.write_all(&[0; 1 << 10]).is_ok() {});
+        // At the same moment: it is not its time that is over.
+        while !listener.clients.is_empty() {
+            listener.attend(now);
+        }
+        sending.join().unwrap();
+    }
+
+    #[test]
     fn nobody_is_taken_beyond_the_eighth_until_their_time_is_over() {
         let now = Instant::now();
         let place = "127.0.0.1:0".parse().unwrap();

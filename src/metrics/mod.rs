@@ -208,7 +208,13 @@ impl Metrics {
         }
         let is_kept = endpoint.is_artifact() && matches!(end, Ok(200..=299));
         registry.artifacts += u64::from(is_kept);
-        let is_back = registry.health.asked(endpoint, now, end.err());
+        let fault = match end {
+            // Whoever stands before the server says so, not the server.
+            Ok(status @ (502..=504)) => Some(format!("HTTP status {status}")),
+            Ok(_) => None,
+            Err(cause) => Some(cause.to_owned()),
+        };
+        let is_back = registry.health.asked(endpoint, now, fault.as_deref());
         registry.reconnects += u64::from(is_back);
     }
 
@@ -260,6 +266,19 @@ mod tests {
                 .enumerate()
                 .all(|(at, phase)| *phase as usize == at)
         );
+    }
+
+    #[test]
+    fn who_answers_for_a_server_that_is_down_is_not_the_server() {
+        let metrics = Metrics::new("a", "");
+        let now = Instant::now();
+        let endpoint = Endpoint::of("GET", "/v1/result/x");
+        for (status, is_well) in [(200, true), (503, false), (500, true), (502, false)] {
+            metrics.asked(endpoint, now, now, Ok(status));
+            assert_eq!(metrics.health(now).is_ok(), is_well, "{status}");
+        }
+        let reason = metrics.health(now).unwrap_err();
+        assert_eq!(reason, "no answer from the server for 0 s: HTTP status 502");
     }
 
     #[test]
