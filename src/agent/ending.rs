@@ -5,7 +5,7 @@ use super::start::listed;
 use super::{Agent, Event};
 use crate::child::Child;
 use crate::child::tree::{Process, Tree};
-use crate::{error, info};
+use crate::{error, info, sys};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to die of KILL: one that hangs in the kernel may
@@ -76,6 +76,14 @@ impl Agent {
                 // The shell is gone: perhaps all of it is.
                 Event::Ended(_) | Event::Deadline => return,
             }
+        }
+    }
+
+    /// Waits for the end of a process group that has got KILL.
+    pub(super) fn see_die(&mut self, group: i32) {
+        let deadline = Instant::now() + PATIENCE;
+        while sys::group_exists(group) && Instant::now() < deadline {
+            self.tick(&mut None);
         }
     }
 

@@ -148,7 +148,7 @@ fn command(user: &str, host: &str) -> Result<String, String> {
     Ok(format!(
         "command -v ssh >/dev/null || exit {NO_SSH}; exec ssh -o BatchMode=yes \
          -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=10 \
-         -o LogLevel=ERROR {user}@{host} cat /etc/os-release 2>/dev/null"
+         -o ControlPath=none -o LogLevel=ERROR {user}@{host} cat /etc/os-release 2>/dev/null"
     ))
 }
 

@@ -117,11 +117,14 @@ impl Telemetry {
         self.metrics.job_taken();
     }
 
-    /// All phases of the job are over.
-    pub(super) fn job_over(&mut self) {
+    /// All phases of the job are over. The process of a look-up that is given up with
+    /// that, and is about to end.
+    pub(super) fn job_over(&mut self) -> Option<i32> {
+        let pid = self.lookup.as_ref().and_then(Lookup::pid);
         if self.lookup.is_some() {
             self.know(Err("its job was over before it said so".into()));
         }
+        pid
     }
 }
 

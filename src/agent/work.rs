@@ -83,7 +83,10 @@ impl Agent {
                 self.tell_of_status(&mut running, Phase::Cleanup, 0);
             }
         }
-        self.events.telemetry.job_over();
+        // Not the job's own, and so none of what it left behind.
+        if let Some(lookup) = self.events.telemetry.job_over() {
+            self.see_die(lookup);
+        }
         let bystanders = running.bystanders.clone();
         let leftovers = running
             .sessions

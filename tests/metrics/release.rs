@@ -81,7 +81,7 @@ fn a_device_is_asked_what_it_runs_and_no_phase_waits_for_the_answer() {
     let words = fs::read_to_string(lab.scratch.path("words")).unwrap();
     let wanted = format!(
         "-o\nBatchMode=yes\n-o\nStrictHostKeyChecking=no\n-o\nUserKnownHostsFile=/dev/null\n-o\n\
-         ConnectTimeout=10\n-o\nLogLevel=ERROR\nlab@10.0.0.7\ncat\n/etc/os-release\n/dev/null\n{job}\n"
+         ConnectTimeout=10\n-o\nControlPath=none\n-o\nLogLevel=ERROR\nlab@10.0.0.7\ncat\n/etc/os-release\n/dev/null\n{job}\n"
     );
     assert_eq!(words, wanted);
 }
@@ -107,6 +107,7 @@ fn a_device_that_does_not_answer_is_forgotten_with_its_job_and_leaves_no_process
         !processes.iter().any(|pid| is_alive(*pid))
     });
     agent.wait_for_log("it is not known what the device runs: its job was over");
+    assert!(!agent.log().contains("left behind"), "that was not the job");
 }
 
 #[test]
