@@ -4,9 +4,13 @@ mod support;
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 use support::lab::{Lab, is_alive, wait_for_file, wait_until};
 use support::means::is_native;
+use support::proxy::Fault;
 use testflinger_agent::job::Phase;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_hangup_brings_the_new_configuration_at_once_when_idle() {
@@ -152,6 +156,25 @@ fn a_signal_that_comes_with_a_hangup_is_not_lost() {
         let sent = Command::new("sh").args(["-c", &both]).status().unwrap();
         assert!(sent.success());
         assert_eq!(agent.wait(), status, "{round}: {}", agent.log());
+    }
+}
+
+/// While the agent waits for an answer, it is not idle; but its pause is no time to wait
+/// for either.
+#[test]
+fn what_comes_in_the_middle_of_a_cycle_waits_for_its_end_only() {
+    let may_reload = is_native("the agent cannot become a new image of a foreign binary");
+    for (name, said) in [("HUP", "beginning anew"), ("USR1", "restarting")] {
+        if name == "HUP" && !may_reload {
+            continue;
+        }
+        let lab = Lab::new().with_proxy().set("polling_interval", "3600");
+        let late = Fault::Delay(Duration::from_secs(2));
+        lab.proxy().on("GET", "/v1/job", 1, late);
+        let agent = lab.agent();
+        lab.proxy().wait_for_arrival("GET", "/v1/job", 1, PATIENCE);
+        agent.signal(name);
+        agent.wait_for_log(said);
     }
 }
 

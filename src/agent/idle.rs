@@ -280,20 +280,21 @@ impl Agent {
     /// Does nothing for a while, or until there is a reason not to.
     fn rest(&mut self, time: Duration) {
         let until = Instant::now().checked_add(time);
-        while self.stopping.is_none() {
+        // They may have come in the middle of a cycle.
+        while self.stopping.is_none() && !self.may_begin_anew() && !self.may_restart() {
             match self.next(None, until) {
                 Event::Deadline => return,
-                Event::Signal(signal) => {
-                    let before = self.restart_wanted;
-                    self.signal(signal);
-                    if self.restart_wanted && !before || self.reload_wanted {
-                        return;
-                    }
-                }
+                Event::Signal(signal) => self.signal(signal),
                 Event::Uplink(event) => self.note(&event),
                 _ => {}
             }
         }
+    }
+
+    /// Whether the agent was told to restart, and is not known to be out of service,
+    /// which is waited for.
+    fn may_restart(&self) -> bool {
+        self.restart_wanted && !self.idle.out_of_service
     }
 }
 

@@ -23,12 +23,17 @@ impl Agent {
         }
     }
 
+    /// Whether the agent was told to begin anew, and nothing is before that: a
+    /// restart reads the configuration as well, and what the server does not know
+    /// yet must not be forgotten.
+    pub(super) fn may_begin_anew(&self) -> bool {
+        self.reload_wanted && !self.restart_wanted && self.offline.is_none()
+    }
+
     /// Whether the agent is to begin anew at this moment. If so, signals wait
     /// for its next life from here on.
     pub(super) fn is_to_begin_anew(&mut self) -> bool {
-        // A restart reads the configuration as well; and what the server does
-        // not know yet must not be forgotten.
-        if !self.reload_wanted || self.restart_wanted || self.offline.is_some() {
+        if !self.may_begin_anew() {
             return false;
         }
         self.reload_wanted = false;
