@@ -153,6 +153,72 @@ fn row_34_a_job_whose_workspace_is_gone_comes_home() {
 
 /// The server gives a job only once, and the agent may end before it has put that
 /// on record.
+/// After a power cut, the disk may have less of a log than the server: what is added
+/// to it then is not taken for what the server has.
+#[test]
+fn row_34_what_comes_after_a_log_that_the_disk_has_lost_is_not_lost() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "gate");
+    let times = lab.scratch.path("times");
+    let wait = |text: &str| {
+        let times = times.display();
+        format!(
+            "seq 1 1000; echo {text}; echo x >> '{times}'; {}",
+            gate.words()
+        )
+    };
+    let lab = lab
+        .with_proxy()
+        .command("test", &wait("tested"))
+        .command("cleanup", &wait("cleaned"));
+    // What was not synced: the end of a phase's log, and what was said of its fragments.
+    let forget = |record: PathBuf, log: &str, kept: u64| {
+        let file = fs::File::options().write(true).open(record.join(log));
+        file.unwrap().set_len(kept).unwrap();
+        let journal = record.join("journal");
+        let text = fs::read_to_string(&journal).unwrap();
+        let lines = text.split_inclusive('\n');
+        let kept: String = lines.filter(|line| !line.contains("\"sent\"")).collect();
+        fs::write(journal, kept).unwrap();
+    };
+    let all: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "tested\n");
+    kill(agent);
+    forget(record(&lab, &job), "test.log", 100);
+    // And again, before anything could be read back.
+    lab.proxy().set_down(true);
+    let agent = lab.agent();
+    wait_until("cleanup runs", || lines(&times) == 2);
+    kill(agent);
+    lab.proxy().set_down(false);
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Cleanup, "cleaned\n");
+    wait_until("cleanup runs again", || lines(&times) == 3);
+    kill(agent);
+    forget(record(&lab, &job), "cleanup.log", 0);
+    let agent = lab.agent();
+    wait_until("cleanup runs once more", || lines(&times) == 4);
+    gate.open();
+    is_home(&lab, &job);
+    assert_eq!(
+        lab.body(&job, Phase::Test),
+        format!("{all}tested\n{INTERRUPTED}"),
+        "{}",
+        agent.log()
+    );
+    let output = lab.output(&job, Phase::Cleanup);
+    let last = format!("*\n{all}cleaned\n");
+    assert!(output.ends_with(&last), "{output}");
+    let pieces: Vec<_> = output.split(INTERRUPTED).collect();
+    assert_eq!(pieces.len(), 3, "{output}");
+    assert!(
+        pieces[1].ends_with(&last),
+        "what the server had stays: {output}"
+    );
+}
+
 #[test]
 fn row_33_a_job_that_was_taken_and_not_put_on_record_is_brought_to_its_end() {
     let lab = Lab::new()

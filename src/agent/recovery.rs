@@ -10,7 +10,7 @@ use super::story::Story;
 use super::work::Running;
 use crate::child::tree::{self, Tree};
 use crate::child::{Cgroup, OutputFile, Secrets};
-use crate::job::{Entry, Job, LOG_TYPES, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
+use crate::job::{Entry, Job, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
 use crate::metrics::State;
 use crate::{info, warning};
 use std::sync::Arc;
@@ -36,10 +36,11 @@ impl Agent {
         self.end_leftovers(&tree.with_cgroup(Cgroup::find(&id)));
         let interrupted = progress.interrupted();
         // On record before anything else is done.
-        amend(&record, &mut progress, &Entry::TakenUp);
-        for entry in shorter_logs(&record, &progress) {
-            amend(&record, &mut progress, &entry);
+        let taken_up = Entry::TakenUp(record.log_lengths());
+        if let Err(error) = record.append(&taken_up) {
+            warning!("cannot write to {}: {error}", record.directory().display());
         }
+        progress.apply(&taken_up);
         let record = Arc::new(record);
         let document = record.document();
         let job = document.and_then(|text| Job::parse(text).ok());
@@ -92,30 +93,4 @@ impl Agent {
             self.ended(running, phase, NOT_RUN);
         }
     }
-}
-
-fn amend(record: &Record, progress: &mut Progress, entry: &Entry) {
-    if let Err(error) = record.append(entry) {
-        warning!("cannot write to {}: {error}", record.directory().display());
-    }
-    progress.apply(entry);
-}
-
-/// Where the disk has less of a log than the server, how much that is.
-fn shorter_logs(record: &Record, progress: &Progress) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for phase in &progress.phases {
-        for log in LOG_TYPES {
-            let length = record.log_length(phase.phase, log);
-            if phase.logs.of(log).sent > length {
-                entries.push(Entry::Sent {
-                    phase: phase.phase,
-                    log,
-                    bytes: length,
-                    next_fragment: *progress.next_fragment.of(log),
-                });
-            }
-        }
-    }
-    entries
 }

@@ -4,7 +4,6 @@ use super::{Decoder, Masker, Secrets};
 use crate::sys::files;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,7 +58,7 @@ impl OutputFile {
             room: SCRIPT_COPY_LIMIT,
         });
         let file = files::open_append(log)?;
-        let length = length_of_text(log)?;
+        let length = files::length_of_text(log)?;
         file.set_len(length)?;
         Ok(OutputFile {
             log: Some(file),
@@ -200,24 +199,6 @@ impl OutputFile {
         }
         is_written
     }
-}
-
-/// How long a log is without half a character at its end.
-fn length_of_text(log: &Path) -> io::Result<u64> {
-    /// A character has at most four bytes.
-    const END: u64 = 4;
-    let file = files::open_regular(log)?;
-    let length = file.metadata()?.len();
-    let from = length.saturating_sub(END);
-    let mut end = vec![0; usize::try_from(length - from).unwrap_or(0)];
-    file.read_exact_at(&mut end, from)?;
-    // It may begin in the middle of one as well.
-    let begin = end.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
-    let cut = match std::str::from_utf8(end.get(begin..).unwrap_or_default()) {
-        Err(error) if error.error_len().is_none() => begin + error.valid_up_to(),
-        _ => end.len(),
-    };
-    Ok(from + cut as u64)
 }
 
 #[cfg(test)]

@@ -17,11 +17,15 @@ pub enum Entry {
         agent_id: String,
     },
     /// The agent ended in the middle of the job, and a later life of it takes the
-    /// job up.
-    TakenUp,
+    /// job up. The disk has this much of its logs: after a power cut perhaps less than
+    /// the server.
+    TakenUp(Vec<LogLength>),
     /// What the server had of the job's logs before it got anything of this run: a
     /// job may come again under its id.
     Found(Vec<LogLength>),
+    /// What the server has of the job's logs beside what is in them, as was read after
+    /// the job had been taken up.
+    ReadBack(Vec<LogLength>),
     /// A phase began.
     Started(Phase),
     /// Its command runs as this process.
@@ -91,7 +95,7 @@ impl Entry {
                 line.string("job_id", job_id);
                 line.string("agent_id", agent_id);
             }
-            Entry::Found(logs) => {
+            Entry::TakenUp(logs) | Entry::Found(logs) | Entry::ReadBack(logs) => {
                 let mut lengths = Object::new();
                 for LogLength { phase, log, bytes } in logs {
                     let name = format!("{phase}_{}", log.name());
@@ -149,7 +153,6 @@ impl Entry {
             }
             Entry::Provisioned(status) => line.integer("status", *status),
             Entry::ProvisionTold
-            | Entry::TakenUp
             | Entry::Legacy
             | Entry::Upgraded
             | Entry::ArtifactsSent
@@ -170,13 +173,18 @@ impl Entry {
             let value = json.get(name).and_then(Json::integer);
             value.and_then(|value| u64::try_from(value).ok())
         };
+        let logs = || {
+            let members = json.get("logs")?.members();
+            Some(members.filter_map(log_length).collect())
+        };
         Some(match string("entry")?.as_str() {
             "taken" => Entry::Taken {
                 job_id: string("job_id")?,
                 agent_id: string("agent_id")?,
             },
-            "taken_up" => Entry::TakenUp,
-            "found" => Entry::Found(json.get("logs")?.members().filter_map(log_length).collect()),
+            "taken_up" => Entry::TakenUp(logs()?),
+            "found" => Entry::Found(logs()?),
+            "read_back" => Entry::ReadBack(logs()?),
             "started" => Entry::Started(phase()?),
             "spawned" => Entry::Spawned(Leader {
                 process: Process {
@@ -224,8 +232,9 @@ impl Entry {
     fn name(&self) -> &'static str {
         match self {
             Entry::Taken { .. } => "taken",
-            Entry::TakenUp => "taken_up",
+            Entry::TakenUp(_) => "taken_up",
             Entry::Found(_) => "found",
+            Entry::ReadBack(_) => "read_back",
             Entry::Started(_) => "started",
             Entry::Spawned(_) => "spawned",
             Entry::Ended { .. } => "ended",
@@ -255,7 +264,8 @@ impl Entry {
         matches!(
             self,
             Entry::Taken { .. }
-                | Entry::TakenUp
+                | Entry::TakenUp(_)
+                | Entry::ReadBack(_)
                 | Entry::Started(Phase::Cleanup)
                 | Entry::Ended { .. }
                 | Entry::Finished { .. }
@@ -263,7 +273,7 @@ impl Entry {
     }
 }
 
-/// A member of [`Entry::Found`].
+/// A member of [`Entry::Found`] and its like.
 fn log_length((name, bytes): (String, Json<'_>)) -> Option<LogLength> {
     let (phase, log) = name.rsplit_once('_')?;
     Some(LogLength {
@@ -279,17 +289,20 @@ mod tests {
 
     #[test]
     fn every_entry_is_read_back_and_no_torn_one() {
+        let logs = vec![LogLength {
+            phase: Phase::FirmwareUpdate,
+            log: LogType::Serial,
+            bytes: 12,
+        }];
         let entries = [
             Entry::Taken {
                 job_id: "j".into(),
                 agent_id: "a \"b\"\n".into(),
             },
-            Entry::TakenUp,
-            Entry::Found(vec![LogLength {
-                phase: Phase::FirmwareUpdate,
-                log: LogType::Serial,
-                bytes: 12,
-            }]),
+            Entry::TakenUp(Vec::new()),
+            Entry::TakenUp(logs.clone()),
+            Entry::Found(logs.clone()),
+            Entry::ReadBack(logs),
             Entry::Started(Phase::Setup),
             Entry::Spawned(Leader {
                 process: Process {

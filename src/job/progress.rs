@@ -1,6 +1,6 @@
 //! How far a job is, and how much of that the server has.
 
-use super::{Entry, JobEvent, LOG_TYPES, LogLength, LogType, PerLog, Phase};
+use super::{Entry, JobEvent, LOG_TYPES, LogLength, LogType, PerLog, Phase, length_of};
 use crate::child::tree::Leader;
 use std::path::PathBuf;
 
@@ -27,6 +27,9 @@ pub struct Progress {
     pub phases: Vec<PhaseProgress>,
     /// What the server had of the logs before this run, if it was looked at.
     pub found: Option<Vec<LogLength>>,
+    /// What the disk had of the logs when the job was taken up, until it is known how
+    /// much of that the server has.
+    pub kept: Option<Vec<LogLength>>,
     /// The sessions of the phases' commands.
     pub leaders: Vec<Leader>,
     /// The numbers of the next fragments; they run on across phases.
@@ -85,8 +88,12 @@ impl Progress {
                 self.job_id.clone_from(job_id);
                 self.agent_id.clone_from(agent_id);
             }
-            Entry::TakenUp => self.take_up(),
+            Entry::TakenUp(kept) => self.take_up(kept),
             Entry::Found(logs) => self.find(logs),
+            Entry::ReadBack(logs) => {
+                self.found = Some(logs.clone());
+                self.kept = None;
+            }
             Entry::Started(phase) => self.start(*phase),
             Entry::Spawned(leader) => self.leaders.push(leader.clone()),
             Entry::Ended { phase, status } => {
@@ -142,12 +149,28 @@ impl Progress {
     }
 
     /// What was sent last may not be on record, as nothing is synced for a
-    /// fragment: the next ones get numbers that none can have had.
-    fn take_up(&mut self) {
+    /// fragment: the next ones get numbers that none can have had. Nor may all of it
+    /// be on the disk: what is written from now on begins where the disk ends.
+    fn take_up(&mut self, kept: &[LogLength]) {
         for log in LOG_TYPES {
             let next = self.next_fragment.of_mut(log);
             *next = next.saturating_add(FRAGMENTS);
         }
+        let before = self.kept.take();
+        let mut kept = kept.to_vec();
+        for log in &mut kept {
+            // Of what an earlier life added, the server has nothing.
+            if let Some(before) = &before {
+                log.bytes = log.bytes.min(length_of(before, log.phase, log.log));
+            }
+        }
+        for phase in &mut self.phases {
+            for log in LOG_TYPES {
+                let sent = &mut phase.logs.of_mut(log).sent;
+                *sent = (*sent).min(length_of(&kept, phase.phase, log));
+            }
+        }
+        self.kept = Some(kept);
     }
 
     /// All is owed again but artifacts, which every server keeps. The fragments'

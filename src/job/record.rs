@@ -7,7 +7,7 @@
 
 use super::document::is_uuid;
 use super::refused::REFUSED;
-use super::{Entry, LOG_TYPES, LogType, Phase, Progress};
+use super::{Entry, LOG_TYPES, LogLength, LogType, PHASES, Phase, Progress};
 use crate::sys::{self, files};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -230,6 +230,21 @@ impl Record {
     pub fn log_length(&self, phase: Phase, log: LogType) -> u64 {
         let metadata = fs::metadata(self.log(phase, log));
         metadata.map_or(0, |metadata| metadata.len())
+    }
+
+    /// How much text there is of each log, without half a character at its end; of
+    /// those that are not there, nothing is said.
+    #[must_use]
+    pub fn log_lengths(&self) -> Vec<LogLength> {
+        let mut lengths = Vec::new();
+        for phase in PHASES {
+            for log in LOG_TYPES {
+                if let Ok(bytes) = files::length_of_text(&self.log(phase, log)) {
+                    lengths.push(LogLength { phase, log, bytes });
+                }
+            }
+        }
+        lengths
     }
 
     /// Text of that log from a place on: at most so many bytes, and whole

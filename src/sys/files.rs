@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes a directory (0700) with all above it, and makes sure that nobody else
@@ -130,6 +130,27 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         }
         other => regular(other?),
     }
+}
+
+/// How long a file of text is without half a character at its end.
+///
+/// # Errors
+/// When it cannot be read, or is something else.
+pub fn length_of_text(path: &Path) -> io::Result<u64> {
+    /// A character has at most four bytes.
+    const END: u64 = 4;
+    let file = open_regular(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(END);
+    let mut end = vec![0; usize::try_from(length - from).unwrap_or(0)];
+    file.read_exact_at(&mut end, from)?;
+    // It may begin in the middle of one as well.
+    let begin = end.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
+    let cut = match std::str::from_utf8(end.get(begin..).unwrap_or_default()) {
+        Err(error) if error.error_len().is_none() => begin + error.valid_up_to(),
+        _ => end.len(),
+    };
+    Ok(from + cut as u64)
 }
 
 /// The same where it has to belong to a user: a link can be made to a file that its

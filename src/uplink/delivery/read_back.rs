@@ -41,9 +41,29 @@ impl Delivery {
             ..*log
         };
         let more = known.logs.iter().map(more).filter(|log| log.bytes > 0);
-        let found = Entry::Found(more.collect());
+        let found = match self.progress.kept {
+            Some(_) => Entry::ReadBack(more.collect()),
+            None => Entry::Found(more.collect()),
+        };
         self.uncounted = false;
         self.note(&found);
+    }
+
+    /// What the server has and the disk has lost is not in the logs: what they get from
+    /// now on comes after it, and not in its place.
+    fn discount(&mut self, known: &Known, kept: &[LogLength]) {
+        let found = self.progress.found.clone().unwrap_or_default();
+        let beside = |log: &LogLength| {
+            let before = length_of(&found, log.phase, log.log);
+            let ours = log.bytes.saturating_sub(before);
+            let ours = ours.min(length_of(kept, log.phase, log.log));
+            LogLength {
+                bytes: log.bytes - ours,
+                ..*log
+            }
+        };
+        let beside = known.logs.iter().map(beside).filter(|log| log.bytes > 0);
+        self.note(&Entry::ReadBack(beside.collect()));
     }
 
     fn sent(&self, phase: Phase, log: LogType) -> u64 {
@@ -96,6 +116,9 @@ impl Delivery {
 
     /// Goes on after what the server has.
     fn believe(&mut self, known: &Known) {
+        if let Some(kept) = self.progress.kept.clone() {
+            self.discount(known, &kept);
+        }
         let found = self.progress.found.clone().unwrap_or_default();
         let logs: Vec<(Phase, LogType, u64)> = self
             .progress
