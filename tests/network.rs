@@ -13,10 +13,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::gate::Gate;
-use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, wait_until, wait_until_within};
+use support::lab::{Agent, Lab, PATIENCE, is_alive, numbers, ticks, wait_until, wait_until_within};
+use support::means::is_native;
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
-use testflinger_agent::local::Exchange;
+use testflinger_agent::local::{Exchange, View};
 
 const FRAGMENTS: &str = "/v1/result/*/log/output";
 const RESULT: &str = "/v1/result/*-*-*-*-*";
@@ -281,6 +282,31 @@ fn row_24_a_job_that_ends_while_the_server_is_down_is_brought_home_beside_the_ne
     }
     agent.wait_for_log(&format!("delivered what job {owed} still owed"));
     wait_until("the record is gone", || !record.exists());
+}
+
+/// A server that answers, and takes nothing: whatever the job waits for, the agent does
+/// not look again and again whether that is over.
+#[test]
+fn row_24_what_is_owed_waits_without_working() {
+    let lab = Lab::new()
+        .command("test", "echo tested")
+        .set("polling_interval", "60");
+    // What the server has can be read back, which is no success.
+    lab.server.answer("POST", FRAGMENTS, 1_000, 503, "");
+    let owed = lab.submit_test();
+    let agent = lab.agent();
+    agent.wait_for_log("the job is over, but not all of it is at the server");
+    let count = |view: View<'_>| {
+        let posts = view.exchanges().iter().filter(|one| one.method == "POST");
+        posts.filter(|one| one.path.contains(&owed)).count()
+    };
+    let (before, first) = (ticks(agent.pid()), lab.server.view(count));
+    lab.wait("it is tried again twice", |view| count(view) > first + 1);
+    let used = ticks(agent.pid()) - before;
+    if is_native("processor time is that of the emulator") {
+        // Each time it is five seconds before what the server has is read back.
+        assert!(used < 100, "{used} ticks of processor time");
+    }
 }
 
 #[test]

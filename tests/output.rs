@@ -10,7 +10,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use support::lab::Lab;
+use support::lab::{Lab, ticks};
 use support::means::{fixture_command, is_native};
 use testflinger_agent::job::LogType;
 use testflinger_agent::job::Phase;
@@ -138,15 +138,6 @@ fn row_13_a_line_of_megabytes_is_cut_by_size_and_numbers_rise_across_phases() {
         .collect();
     phases.dedup();
     assert_eq!(phases, [Phase::Setup, Phase::Test, Phase::Cleanup]);
-}
-
-/// The processor time of a process, in clock ticks (proc_pid_stat(5); 100 a
-/// second wherever Linux runs a user's programs).
-fn ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let fields = fields.split_whitespace().skip(11).take(2);
-    fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 #[test]

@@ -221,6 +221,19 @@ impl Progress {
             .filter_map(|p| Some((p.phase, p.status?)))
     }
 
+    /// How much of the logs the server has, in bytes.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        let of_phase = |phase: &PhaseProgress| {
+            let sent = LOG_TYPES.map(|log| phase.logs.of(log).sent);
+            // The record of a broken disk may say anything.
+            sent.iter()
+                .fold(0, |sum: u64, sent| sum.saturating_add(*sent))
+        };
+        let phases = self.phases.iter().map(of_phase);
+        phases.fold(0, u64::saturating_add)
+    }
+
     /// Whether the server knows how provision ended, and not yet that it counts.
     #[must_use]
     pub fn owes_provision_log(&self) -> bool {

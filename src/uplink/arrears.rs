@@ -99,7 +99,10 @@ impl Arrears {
             return None;
         }
         let now = Instant::now();
-        let rest = |delivery: &Delivery| delivery.resting(now);
+        let rest = |delivery: &Delivery| match delivery.next(now) {
+            Step::Wait(until) => until,
+            _ => None,
+        };
         let resting: Option<Vec<Instant>> = open.iter().map(rest).collect();
         let first = resting.and_then(|untils| untils.into_iter().min());
         Some(first.map(|until| until.saturating_duration_since(now)))
@@ -123,6 +126,8 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
             );
             false
         }
+        // Another one has something to do.
+        Step::Wait(Some(_)) => true,
         step => {
             delivery.take(step, api);
             true

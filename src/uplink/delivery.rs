@@ -225,6 +225,7 @@ impl Delivery {
         if self.begin_anew(api) {
             return;
         }
+        let sent = self.progress.bytes_sent();
         let result = match step {
             Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from),
             Step::ReadBack => self.read_back(api),
@@ -235,6 +236,10 @@ impl Delivery {
             Step::Complete => self.complete(api),
             Step::Wait(_) | Step::Done => Ok(()),
         };
+        if step == Step::ReadBack && result.is_ok() && self.progress.bytes_sent() == sent {
+            // To have looked is no success of the fragment that failed.
+            return;
+        }
         match &result {
             Ok(()) => self.failing = None,
             // An outage says nothing about this step; but who cuts off uploads

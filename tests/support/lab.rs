@@ -428,6 +428,15 @@ pub fn is_alive(pid: i32) -> bool {
     })
 }
 
+/// The processor time of a process, in clock ticks (proc_pid_stat(5); 100 a
+/// second wherever Linux runs a user's programs).
+pub fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields = fields.split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
 /// Waits for what nothing but looking shows.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     wait_until_within(what, PATIENCE, is_so);

@@ -143,3 +143,61 @@ impl Delivery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Step;
+    use super::super::tests::delivery;
+    use super::*;
+    use crate::local::{Options, Server};
+    use crate::metrics::Metrics;
+    use crate::uplink::common::Common;
+    use crate::uplink::{Settings, TlsFiles};
+    use std::sync::Arc;
+
+    /// The server answers, and takes no output: that it can be asked what it has is no
+    /// end of that.
+    #[test]
+    fn a_reading_that_finds_nothing_new_ends_no_failure() {
+        let basedir = std::env::temp_dir().join(format!("tfa-reading-{}", std::process::id()));
+        let server = Server::start(Options {
+            directory: basedir.join("server"),
+            ..Options::default()
+        })
+        .unwrap();
+        let token_file = basedir.join("token");
+        let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
+        std::fs::write(&token_file, token).unwrap();
+        let settings = Settings {
+            server: server.url(),
+            tls: TlsFiles::default(),
+            agent_id: "a".into(),
+            token_file,
+            metrics: Metrics::default(),
+        };
+        let api = Api::new(Arc::new(Common::new(settings))).unwrap();
+        let mut job = delivery(&basedir);
+        job.progress.job_id = server.submit("{\"job_queue\": \"q\"}").unwrap();
+        let (phase, log) = (Phase::Test, LogType::Output);
+        std::fs::write(job.record.log(phase, log), "12345").unwrap();
+        job.apply(&Entry::Started(phase));
+        server.answer("POST", "/v1/result/*/log/output", 2, 503, "");
+        let fragment = Step::Fragment(phase, log, 0);
+        for failures in [1, 2] {
+            job.take(fragment, &api);
+            assert_eq!(job.failures(), failures);
+            let since = job.failing.unwrap();
+            job.take(Step::ReadBack, &api);
+            assert_eq!((job.failures(), job.failing), (failures, Some(since)));
+            assert!(job.doubt.is_none());
+        }
+        // It is taken, but nobody hears of that; the reading does.
+        api.post_fragment(&job.progress.job_id, phase, log, 0, "123")
+            .unwrap();
+        job.take(Step::ReadBack, &api);
+        assert_eq!(job.failing, None);
+        assert_eq!(job.sent(phase, log), 3);
+        drop(server);
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+}
