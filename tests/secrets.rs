@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use support::gate::Gate;
 use support::lab::{Agent, Lab, Scratch, wait_for_file, wait_until};
+use support::means::is_native;
 use support::program::run;
 use testflinger_agent::job::Phase;
 
@@ -193,6 +194,45 @@ fn row_33_half_a_secret_is_gone_with_the_agent_and_its_job_keeps_the_secret() {
         "{cleanup}"
     );
     assert!(!told(&lab, &agent).contains(SECRET));
+}
+
+/// A job names its files and processes, and the agent speaks of them: in its log, and
+/// to the server.
+#[test]
+fn row_38_what_a_job_names_by_a_secret_is_said_without_it() {
+    let lab = Lab::new().set("polling_interval", "60").command(
+        "test",
+        "mkdir artifacts && mkfifo \"artifacts/$KEY\" && echo x > artifacts/x\n\
+         cp \"$(command -v sleep)\" \"./$KEY\" && { setsid \"./$KEY\" 1000 & }",
+    );
+    let job = lab.submit(WITH_SECRET);
+    let mut agent = lab.agent();
+    lab.wait_until_complete(&job);
+    agent.wait_for_log(&format!("\"artifacts/{MASK}\" was left out"));
+    if is_native("processes have the emulator's name") {
+        agent.wait_for_log(&format!("left behind, and ended now: {MASK} ("));
+    }
+    // What it has not told the server by then, it tells at its end.
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    let told = told(&lab, &agent);
+    let warning = format!("WARNING: artifacts: \\\"artifacts/{MASK}\\\" was left out");
+    assert!(told.contains(&warning), "{told}");
+    assert!(!told.contains(SECRET), "{told}");
+}
+
+#[test]
+fn row_38_a_short_secret_is_one_without_the_end_of_its_line() {
+    let lab = Lab::new().command("test", "echo $A; echo \"[$(printenv B)]\"; echo \"$A\"");
+    let job = lab.submit(
+        r#""test_data": {"test_cmds": "x", "secrets": {"A": "kurz\n", "B": "hunter2\r\n"}}"#,
+    );
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    let body = lab.body(&job, Phase::Test);
+    assert_eq!(body.matches("**").count(), 6, "{body}");
+    let told = told(&lab, &agent);
+    assert!(!body.contains("kurz") && !body.contains("hunter"), "{told}");
 }
 
 #[test]

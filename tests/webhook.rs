@@ -137,6 +137,57 @@ fn a_webhook_is_told_why_a_device_failed_and_no_secret() {
 }
 
 #[test]
+fn a_long_reason_is_cut_and_holds_no_half_of_a_secret() {
+    let message = format!("{}correct-horse", "x".repeat(1_990));
+    let error = format!(r#"{{"setup_exception_info": {{"exception_message": "{message}"}}}}"#);
+    let lab = lab().command(
+        "setup",
+        &format!("echo '{error}' >> device-connector-error.json; exit 1"),
+    );
+    let job = lab.submit(&format!(
+        r#"{HOOK}, "test_data": {{"test_cmds": "x", "secrets": {{"KEY": "correct-horse"}}}}"#
+    ));
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    let events = events(&lab, &job);
+    assert_eq!(
+        events[2],
+        format!("setup_fail {}**9dca66**", "x".repeat(1_990))
+    );
+}
+
+/// What was not run has not succeeded.
+#[test]
+fn a_job_that_was_cancelled_or_interrupted_tells_of_no_later_phase() {
+    let setup = lab();
+    let gate = Gate::new(&setup.scratch, "test");
+    let lab = setup
+        .set("stop_grace", "1")
+        .command("test", &format!("echo begun; {}", gate.words()));
+    let mut agent = lab.agent();
+    let members = format!(r#"{HOOK}, "test_data": {{"test_cmds": "x"}}"#);
+    for (job, how) in [
+        (lab.submit(&members), "cancelled"),
+        (lab.submit(&members), "stopped"),
+    ] {
+        lab.wait_for_output(&job, Phase::Test, "begun");
+        match how {
+            "cancelled" => drop(lab.server.cancel(&job)),
+            _ => agent.signal("TERM"),
+        }
+        lab.wait_until_complete(&job);
+        let events = events(&lab, &job);
+        let later = |event: &String| event.contains("allocate") || event.contains("reserve");
+        assert!(!events.iter().any(later), "{how}: {events:?}");
+        assert!(
+            events.contains(&"test_fail".to_owned()),
+            "{how}: {events:?}"
+        );
+    }
+    assert_eq!(agent.wait(), 0);
+}
+
+#[test]
 fn a_webhook_is_told_of_timeouts_and_cancellations() {
     let lab = lab();
     let gate = Gate::new(&lab.scratch, "test");

@@ -11,8 +11,6 @@ use std::path::Path;
 
 /// In bytes.
 const LARGEST: u64 = 1 << 20;
-/// So many characters of it are told.
-const LONGEST_DETAIL: usize = 2_000;
 
 /// What a connector says of the failure of a phase; nothing when it does not, or
 /// wrote something that is of no use.
@@ -21,7 +19,7 @@ pub(super) fn fault(running: &Running, phase: Phase) -> String {
         return String::new();
     };
     match read(&workspace.connector_error(), workspace.owner(), phase) {
-        Ok(detail) => detail.chars().take(LONGEST_DETAIL).collect(),
+        Ok(detail) => detail,
         Err(error) => {
             let id = &running.job.id;
             warning!("device-connector-error.json of job {id} is not used: {error}");

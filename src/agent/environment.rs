@@ -64,12 +64,18 @@ pub(super) fn of_secrets(
 fn objection(name: &str) -> Option<&'static str> {
     /// They change what the shell, the loader or the interpreters of the operator's
     /// commands do before those have done anything.
-    const POWERFUL: [&str; 12] = [
+    const POWERFUL: [&str; 17] = [
         "PATH",
         "IFS",
         "ENV",
         "CDPATH",
         "SHELLOPTS",
+        // Numbers that the shell takes its own way with.
+        "OPTIND",
+        "PPID",
+        "UID",
+        "EUID",
+        "LINENO",
         "PROMPT_COMMAND",
         "PS4",
         "GLIBC_TUNABLES",

@@ -7,7 +7,7 @@ use super::Agent;
 use super::device::DeviceInfo;
 use super::environment::JOB_MARK;
 use super::story::Story;
-use super::work::Running;
+use super::work::{self, Running};
 use crate::child::tree::{self, Tree};
 use crate::child::{Cgroup, OutputFile, Secrets};
 use crate::job::{Entry, Job, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
@@ -32,6 +32,11 @@ impl Agent {
         self.say_status(&format!("job {id}: taking it up again"));
         self.events.telemetry.metrics.state(State::Busy);
         self.cancelled = false;
+        let document = record.document();
+        let job = document.and_then(|text| Job::parse(text).ok());
+        let job = job.unwrap_or_else(|| Job::unknown(&id));
+        let secrets = Arc::new(Secrets::new(job.secrets.values()));
+        work::conceal(&secrets);
         let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
         self.end_leftovers(&tree.with_cgroup(Cgroup::find(&id)));
         let interrupted = progress.interrupted();
@@ -42,15 +47,12 @@ impl Agent {
         }
         progress.apply(&taken_up);
         let record = Arc::new(record);
-        let document = record.document();
-        let job = document.and_then(|text| Job::parse(text).ok());
-        let job = job.unwrap_or_else(|| Job::unknown(&id));
         self.uplink
             .job_again(Arc::clone(&record), progress.clone(), job.webhook.clone());
         let workspace =
             Workspace::of_an_earlier_life(&self.config.execution_basedir, &job, self.user.clone());
         let mut running = Running {
-            secrets: Arc::new(Secrets::new(job.secrets.values())),
+            secrets,
             job,
             record,
             workspace: Some(workspace),

@@ -8,6 +8,8 @@ use crate::job::{Entry, JobEvent, PHASES, Phase};
 use crate::sys::clock;
 use std::time::SystemTime;
 
+/// So many characters of a reason are told.
+const LONGEST_DETAIL: usize = 2_000;
 /// A device that could not be recovered.
 pub(super) const RECOVERY_FAILED: i64 = 46;
 
@@ -105,7 +107,13 @@ impl Agent {
         let event = JobEvent {
             name: name.to_owned(),
             timestamp: clock::iso8601(SystemTime::now()),
-            detail: running.secrets.masked(&detail),
+            // Whole, as half a secret would not be known for one.
+            detail: running
+                .secrets
+                .masked(&detail)
+                .chars()
+                .take(LONGEST_DETAIL)
+                .collect(),
         };
         self.record(running, &Entry::Event(event));
     }

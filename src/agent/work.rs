@@ -7,7 +7,7 @@ use super::{Agent, Event, LAST_DELIVERY};
 use crate::child::tree::{self, Process, Tree};
 use crate::child::{Cgroup, Secrets};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
-use crate::{error, info, uplink, warning};
+use crate::{error, info, log, uplink, warning};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,6 +105,7 @@ impl Agent {
         if !self.abandoned {
             self.deliver();
         }
+        log::reveal();
     }
 
     /// Makes a place for the job on the disk. `None` when the agent has to end
@@ -126,10 +127,12 @@ impl Agent {
         let record = Arc::new(place.record);
         self.uplink
             .job(Arc::clone(&record), progress, place.job.webhook.clone());
+        let secrets = Arc::new(place.secrets);
+        conceal(&secrets);
         Some(Running {
             cgroup: Cgroup::make(&place.job.id),
             job: place.job,
-            secrets: Arc::new(place.secrets),
+            secrets,
             record,
             workspace: place.workspace,
             statuses: Vec::new(),
@@ -185,7 +188,9 @@ impl Agent {
                 self.wait_for_parent(running);
             }
         }
-        if !Agent::has_failed(running) {
+        if self.cancelled {
+            self.tell_of_cancellation(running);
+        } else if self.stopping.is_none() && !Agent::has_failed(running) {
             self.tell_of_skipped(running, None);
         }
     }
@@ -316,4 +321,10 @@ impl Agent {
             }
         }
     }
+}
+
+/// What the job names files and processes by is said without its secrets.
+pub(super) fn conceal(secrets: &Arc<Secrets>) {
+    let secrets = Arc::clone(secrets);
+    log::conceal(move |text| secrets.masked(text));
 }

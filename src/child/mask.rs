@@ -165,6 +165,14 @@ impl Masker {
         masked
     }
 
+    /// The stream has a gap, behind which nothing can be decided: what was held back is
+    /// forgotten. How many bytes that is.
+    pub fn give_up(&mut self) -> usize {
+        let held = self.held.len() - self.decided;
+        *self = Masker::new(Arc::clone(&self.secrets));
+        held
+    }
+
     /// What lies wholly in a longer one says nothing of its own.
     fn note(&mut self, found: Found) {
         while self

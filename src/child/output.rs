@@ -113,9 +113,14 @@ impl OutputFile {
         self.append(&self.masker.secrets().masked(text));
     }
 
-    /// So many bytes are not even looked at.
+    /// So many bytes are not even looked at. What was held back before them may be half
+    /// a secret, of which nobody knows, and nothing is kept after a gap.
     pub fn leave_out(&mut self, bytes: u64) {
-        self.beyond += bytes;
+        if bytes > 0 {
+            let held = self.masker.give_up() + self.decoder.give_up();
+            self.beyond += bytes + held as u64;
+            self.room = 0;
+        }
     }
 
     /// The command says nothing more.
@@ -269,6 +274,26 @@ mod tests {
         assert_eq!(
             std::fs::read_to_string(&log).unwrap(),
             "banner\nabcde\n[5 bytes of output left out: output_limit is 6]\nstopped\n"
+        );
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// Row 38: what comes after the limit is not looked at, so that nobody knows whether
+    /// a secret goes on there.
+    #[test]
+    fn row_38_no_half_of_a_secret_stands_before_what_is_left_out() {
+        let directory = std::env::temp_dir().join(format!("tfa-gap-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let log = directory.join("log");
+        let secrets = Arc::new(Secrets::new(["correct horse"]));
+        let mask = secrets.masked("correct horse");
+        let mut output = OutputFile::open(&log, None, 1_000, &secrets).unwrap();
+        output.bytes(b"correct horse, correct ho\xc3");
+        output.leave_out(7);
+        output.finish();
+        assert_eq!(
+            std::fs::read_to_string(&log).unwrap(),
+            format!("{mask}, \n[18 bytes of output left out: output_limit is 1000]\n")
         );
         std::fs::remove_dir_all(directory).unwrap();
     }

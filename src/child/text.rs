@@ -44,6 +44,11 @@ impl Decoder {
         }
     }
 
+    /// What was held back is forgotten; how many bytes that is.
+    pub fn give_up(&mut self) -> usize {
+        std::mem::take(&mut self.held).len()
+    }
+
     /// The end: a character that was never completed is broken.
     pub fn finish(&mut self, text: &mut String) {
         if !std::mem::take(&mut self.held).is_empty() {

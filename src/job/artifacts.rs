@@ -1,10 +1,11 @@
 //! What a job leaves behind for its owner.
 
+use super::Record;
 use crate::archive::TarGz;
 use crate::sys::{self, files};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,16 +14,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub struct Artifacts {
     path: PathBuf,
+    record: Arc<Record>,
     /// What was left out has been said.
     is_said: Arc<AtomicBool>,
 }
 
 impl Artifacts {
-    /// Those at this path. They may be packed many times; what has to be left
-    /// out is said once, as long as `is_said` is the same.
+    /// Those at this path, of a job with this record. They may be packed many times;
+    /// what has to be left out is said once, as long as `is_said` is the same.
     #[must_use]
-    pub fn at(path: PathBuf, is_said: Arc<AtomicBool>) -> Artifacts {
-        Artifacts { path, is_said }
+    pub fn at(path: PathBuf, record: Arc<Record>, is_said: Arc<AtomicBool>) -> Artifacts {
+        Artifacts {
+            path,
+            record,
+            is_said,
+        }
     }
 
     /// The tar.gz, from its start.
@@ -33,6 +39,7 @@ impl Artifacts {
         if fs::symlink_metadata(&self.path)?.is_dir() {
             Ok(Box::new(Noted {
                 archive: TarGz::new(&self.path, "artifacts")?,
+                record: Arc::clone(&self.record),
                 is_said: Arc::clone(&self.is_said),
             }))
         } else {
@@ -40,12 +47,13 @@ impl Artifacts {
         }
     }
 
-    /// Packs them into a record's directory, where they survive what happens to
+    /// Packs them into the record's directory, where they survive what happens to
     /// their own file system, and removes them.
     ///
     /// # Errors
     /// When there is no room, or they cannot be read.
-    pub fn move_into(&self, record: &Path) -> io::Result<PathBuf> {
+    pub fn move_into_record(&self) -> io::Result<PathBuf> {
+        let record = self.record.directory();
         let (partial, whole) = (
             record.join("artifacts.partial"),
             record.join("artifacts.tar.gz"),
@@ -74,6 +82,7 @@ impl Artifacts {
 /// An archive that says at its end what was left out.
 struct Noted {
     archive: TarGz,
+    record: Arc<Record>,
     is_said: Arc<AtomicBool>,
 }
 
@@ -82,8 +91,14 @@ impl Read for Noted {
         let read = self.archive.read(buffer)?;
         let is_over = read == 0 && !buffer.is_empty();
         if is_over && !self.is_said.swap(true, Ordering::Relaxed) {
-            for note in self.archive.notes() {
-                crate::warning!("artifacts: {note}");
+            let notes = self.archive.notes();
+            // Names may hold anything, and the job may be over long since.
+            let secrets = match notes.is_empty() {
+                true => Arc::default(),
+                false => self.record.secrets(),
+            };
+            for note in notes {
+                crate::warning!("artifacts: {}", secrets.masked(&note));
             }
         }
         Ok(read)

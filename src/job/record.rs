@@ -7,13 +7,14 @@
 
 use super::document::is_uuid;
 use super::refused::REFUSED;
-use super::{Entry, LOG_TYPES, LogLength, LogType, PHASES, Phase, Progress};
+use super::{Entry, Job, LOG_TYPES, LogLength, LogType, PHASES, Phase, Progress};
+use crate::child::Secrets;
 use crate::sys::{self, files};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 const JOURNAL: &str = "journal";
 /// The job as received, secrets included: 0600, and gone with the record.
@@ -102,6 +103,15 @@ impl Record {
     #[must_use]
     pub fn document(&self) -> Option<String> {
         fs::read_to_string(self.directory.join(DOCUMENT)).ok()
+    }
+
+    /// What must not be seen of the job.
+    #[must_use]
+    pub fn secrets(&self) -> Arc<Secrets> {
+        let job = self.document().and_then(|text| Job::parse(text).ok());
+        job.map_or_else(Arc::default, |job| {
+            Arc::new(Secrets::new(job.secrets.values()))
+        })
     }
 
     /// Reads how far the record in a directory is; `None` when the directory is

@@ -2,7 +2,8 @@
 //!
 //! One line a message: `[26-11-22 10:49:01]    INFO: (agent)| took job …`. What
 //! comes from outside may hold anything, so control characters are escaped.
-//! Secrets, tokens and environment values never come here.
+//! Tokens and environment values never come here, and what a job's secrets are is
+//! replaced ([`conceal`]): a job gives names to files and processes.
 
 mod console;
 mod file;
@@ -67,6 +68,19 @@ struct Outlets {
     console: Console,
     file_failed: bool,
     unshared: Unshared,
+    concealed: Concealed,
+}
+
+/// Makes a message out of one that may have secrets in it.
+type Conceal = Box<dyn Fn(&str) -> String + Send>;
+
+/// What messages go through, if there is something to conceal.
+struct Concealed(Option<Conceal>);
+
+impl fmt::Debug for Concealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Concealed")
+    }
 }
 
 static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
@@ -77,7 +91,12 @@ static OUTLETS: Mutex<Outlets> = Mutex::new(Outlets {
     console: Console::as_given(),
     file_failed: false,
     unshared: Unshared::unwanted(),
+    concealed: Concealed(None),
 });
+
+/// Longer messages are cut, in characters: who fills a name or an answer does not get
+/// to fill the log.
+const LONGEST_MESSAGE: usize = 4_000;
 
 /// Opens the log: `file` gets the lines from `file_level` on, the console (the
 /// standard error stream) those from `console_level` on, or none.
@@ -90,7 +109,18 @@ pub fn open(file: LogFile, format: Format, file_level: Level, console_level: Opt
         console: Console::unwaiting(),
         file_failed: false,
         unshared: Unshared::unwanted(),
+        concealed: Concealed(None),
     };
+}
+
+/// From here on, messages go through this, until [`reveal`].
+pub fn conceal(concealed: impl Fn(&str) -> String + Send + 'static) {
+    outlets().concealed = Concealed(Some(Box::new(concealed)));
+}
+
+/// Messages are written as they are again.
+pub fn reveal() {
+    outlets().concealed = Concealed(None);
 }
 
 /// From here on, warnings and errors are kept for the server too.
@@ -133,7 +163,15 @@ pub fn write(level: Level, module: &str, message: fmt::Arguments<'_>) {
         return;
     }
     let now = Now::read();
-    let message = message.to_string();
+    let mut message = message.to_string();
+    if let Concealed(Some(concealed)) = &outlets.concealed {
+        message = concealed(&message);
+    }
+    if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+        // Only now: half a secret would not be known for one.
+        message.truncate(end);
+        message.push_str("...");
+    }
     outlets.unshared.add(now.wall, level, &message);
     let line = line(outlets.format, now.wall, level, module, &message);
     if to_console {

@@ -155,8 +155,8 @@ fn only_what_is_an_address_gets_to_ssh_and_only_for_metrics() {
     let lab = |ip| Lab::new().command("provision", &provision(ip));
     for ip in ["-oProxyCommand=x", "10.0.0.7 x", "$(true)"] {
         let log = calls_none(lab(ip).metrics("0"));
-        let said = format!("its device_ip {ip:?} is no address");
-        assert!(log.contains(&said), "{log}");
+        let said = "its device_ip is no address";
+        assert!(log.contains(said), "{log}");
     }
     let log = calls_none(lab("10.0.0.7"));
     assert!(!log.contains("what the device runs"), "{log}");

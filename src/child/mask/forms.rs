@@ -10,8 +10,19 @@ const SHORTEST_LINE: usize = 8;
 const SHORTEST_IN_BASE64: usize = 8;
 
 /// What is looked for besides the secret itself: with the line ends of a terminal
-/// or without them, its lines, as JSON writes it, its base64.
+/// or without them, its lines, as JSON and Python write it, its base64. A line end at
+/// its end belongs to the file that it comes from, and the shell leaves it away.
 pub(super) fn others(secret: &str) -> Vec<String> {
+    let mut forms = forms_of(secret);
+    let inside = secret.trim_matches(['\r', '\n']);
+    if inside.len() < secret.len() && !inside.is_empty() {
+        forms.push(inside.to_owned());
+        forms.extend(forms_of(inside));
+    }
+    forms
+}
+
+fn forms_of(secret: &str) -> Vec<String> {
     let mut forms = Vec::new();
     if secret.contains('\n') {
         let plain = secret.replace("\r\n", "\n");
@@ -26,6 +37,7 @@ pub(super) fn others(secret: &str) -> Vec<String> {
     // Python escapes whatever is not ASCII.
     forms.push(ascii(&json));
     forms.push(json);
+    forms.push(repr(secret));
     if secret.len() >= SHORTEST_IN_BASE64 {
         for before in 0..3 {
             let form = base64(secret.as_bytes(), before);
@@ -35,6 +47,26 @@ pub(super) fn others(secret: &str) -> Vec<String> {
         }
     }
     forms
+}
+
+/// As Python shows a string in a traceback, without its quotes: `repr`.
+fn repr(secret: &str) -> String {
+    let quote = match secret.contains('\'') && !secret.contains('"') {
+        true => '"',
+        false => '\'',
+    };
+    let mut repr = String::with_capacity(secret.len());
+    for c in secret.chars() {
+        match c {
+            '\n' => repr.push_str("\\n"),
+            '\r' => repr.push_str("\\r"),
+            '\t' => repr.push_str("\\t"),
+            c if c == '\\' || c == quote => repr.extend(['\\', c]),
+            c if c.is_control() => repr.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => repr.push(c),
+        }
+    }
+    repr
 }
 
 fn ascii(json: &str) -> String {
@@ -94,7 +126,35 @@ mod tests {
         assert_eq!(forms[0], "short\r\n123456789\r\nzwölfte");
         assert_eq!(forms[1], "123456789");
         assert_eq!(forms[2], "short\n123456789\nzwölfte");
-        assert_eq!(forms.len(), 3 + 2 + 6);
+        assert_eq!(forms.len(), 3 + 3 + 6);
+    }
+
+    #[test]
+    fn a_secret_out_of_a_file_is_one_without_the_end_of_its_line() {
+        for secret in ["kurz\n", "kurz\r\n", "\nkurz\n\n"] {
+            assert!(others(secret).contains(&"kurz".to_owned()), "{secret:?}");
+        }
+        let forms = others("hunter2222\n");
+        let inside = base64(b"hunter2222", 0);
+        assert!(forms.contains(&inside), "{forms:?}");
+        let empty = |form: &String| form.trim_matches(['\r', '\n']).is_empty();
+        assert!(
+            !others("\n")
+                .iter()
+                .any(|form| form.is_empty() || form.len() == 1 && !empty(form))
+        );
+    }
+
+    #[test]
+    fn what_python_shows_is_a_form() {
+        for (secret, shown) in [
+            ("a\"b\\c", "a\"b\\\\c"),
+            ("it's", "it's"),
+            ("it's \"x\"", "it\\'s \"x\""),
+            ("a\tb\u{1b}", "a\\tb\\x1b"),
+        ] {
+            assert_eq!(repr(secret), shown);
+        }
     }
 
     #[test]
@@ -102,6 +162,6 @@ mod tests {
         let forms = others("a\"é🦀\n");
         assert!(forms.contains(&"a\\\"\\u00e9\\ud83e\\udd80\\n".to_owned()));
         assert!(forms.contains(&"a\\\"é🦀\\n".to_owned()));
-        assert_eq!(others("seven77"), ["seven77"; 2], "nothing new");
+        assert_eq!(others("seven77"), ["seven77"; 3], "nothing new");
     }
 }

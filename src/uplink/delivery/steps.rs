@@ -185,7 +185,7 @@ impl Delivery {
         let Some(path) = self.progress.artifacts.clone() else {
             return Ok(());
         };
-        let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
+        let artifacts = self.artifacts_at(path.clone());
         if let Err(error) = artifacts.open() {
             if !is_lasting(&error) {
                 return Err(self.unreadable(api, &error));
@@ -210,6 +210,11 @@ impl Delivery {
             }
             Err(transient) => Err(transient),
         }
+    }
+
+    fn artifacts_at(&self, path: PathBuf) -> Artifacts {
+        let record = Arc::clone(&self.record);
+        Artifacts::at(path, record, Arc::clone(&self.left_out_said))
     }
 
     /// The job is complete without them. They are tried again for a while.
@@ -292,8 +297,8 @@ impl Delivery {
         if !self.progress.owes_artifacts() || path.starts_with(self.record.directory()) {
             return;
         }
-        let artifacts = Artifacts::at(path.clone(), Arc::clone(&self.left_out_said));
-        match artifacts.move_into(self.record.directory()) {
+        let artifacts = self.artifacts_at(path.clone());
+        match artifacts.move_into_record() {
             Ok(whole) => self.moved(whole),
             Err(error) => warning!(
                 "cannot move the artifacts of job {} into its record: {error}; they stay in {} \
