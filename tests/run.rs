@@ -7,6 +7,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::gate::Gate;
@@ -251,6 +252,28 @@ fn a_job_file_finds_what_it_attaches_and_the_secrets_that_it_is_given() {
     assert_eq!(ended.status, 0, "{ended:?}");
     let expected = "./provision/images/first\n./test/tools/deep/run\nrun\nright\n**9dca66**\n";
     assert!(ended.stdout.ends_with(expected), "{ended:?}");
+}
+
+/// A link in what is attached leads nowhere while it is gathered.
+#[test]
+fn what_is_attached_twice_is_what_it_is_last_and_nothing_else_is_written() {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("jobs/tools")).unwrap();
+    write(&scratch, "jobs/victim", "precious\n");
+    write(&scratch, "jobs/file", "content\n");
+    symlink("../victim", scratch.path("jobs/tools/one")).unwrap();
+    symlink(scratch.path("jobs"), scratch.path("jobs/tools/two")).unwrap();
+    write(
+        &scratch,
+        "jobs/job.yaml",
+        "test_data:\n  attachments:\n  - local: tools\n  - local: tools/one\n  \
+         - {local: file, agent: tools/one}\n  - {local: file, agent: tools/two/victim}\n  \
+         test_cmds: cat attachments/test/tools/one attachments/test/tools/two/victim\n",
+    );
+    let ended = run_job(&scratch, "run jobs/job.yaml");
+    assert_eq!(ended.status, 0, "{ended:?}");
+    assert!(ended.stdout.ends_with("content\ncontent\n"), "{ended:?}");
+    assert_eq!(file(&scratch.path("jobs"), "victim"), "precious\n");
 }
 
 #[test]

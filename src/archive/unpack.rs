@@ -14,11 +14,13 @@ use crate::sys::User;
 use flate2::read::GzDecoder;
 use names::{harmless, plain, plain_target};
 use records::{extensions, long_name, record};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -79,7 +81,7 @@ pub fn unpack(source: &mut dyn Read, room: &Room<'_>) -> Result<(), Fault> {
         room,
         top: PathBuf::from(format!("/proc/self/fd/{}", room.directory.as_raw_fd())),
         left: room.bytes,
-        links: Vec::new(),
+        links: BTreeMap::new(),
         remembered: 0,
     };
     let unpacked = unpacker.all(&mut source);
@@ -127,18 +129,13 @@ impl<R: Read> Read for Zeros<R> {
     }
 }
 
-/// A link that is to be made.
-struct Link {
-    path: PathBuf,
-    target: PathBuf,
-}
-
 struct Unpacker<'a> {
     room: &'a Room<'a>,
     top: PathBuf,
     /// Bytes that the files may still have.
     left: u64,
-    links: Vec<Link>,
+    /// Those that are to be made, and where they lead.
+    links: BTreeMap<PathBuf, PathBuf>,
     remembered: usize,
 }
 
@@ -198,7 +195,7 @@ impl Unpacker<'_> {
     ) -> Result<(), Fault> {
         let refused = |why: &str| {
             let shown = String::from_utf8_lossy(name);
-            Fault::Archive(format!("{shown:.200?} {why}"))
+            Fault::Archive(format!("{shown:?} {why}"))
         };
         let Some(path) = plain(name).map_err(&refused)? else {
             // The directory itself.
@@ -212,18 +209,18 @@ impl Unpacker<'_> {
         {
             return Err(refused(&format!("is not below {}", listed(folders))));
         }
-        let link = || plain_target(target.unwrap_or_default(), &path).map_err(&refused);
+        let link = |target: &[u8]| plain_target(target, &path).map_err(&refused);
         match entry.header().entry_type() {
             EntryType::Directory => self.directory(&path),
-            EntryType::Regular | EntryType::Continuous if path.components().count() > 1 => {
+            _ if path.components().count() == 1 => {
+                Err(refused("has the name of a directory, and is none"))
+            }
+            EntryType::Regular | EntryType::Continuous => {
                 self.parents(&path)?;
                 self.file(entry, &path)
             }
-            EntryType::Regular | EntryType::Continuous => {
-                Err(refused("has the name of a directory, and is none"))
-            }
             EntryType::Symlink => {
-                let target = link()?;
+                let target = link(target.unwrap_or_default())?;
                 self.parents(&path)?;
                 self.remember(path, target)
             }
@@ -231,7 +228,14 @@ impl Unpacker<'_> {
                 let found = plain(target.unwrap_or_default()).map_err(&refused)?;
                 let found = found.ok_or_else(|| refused("is a link to nothing"))?;
                 self.parents(&path)?;
-                self.hard_link(&found, &path)
+                match self.links.get(&found) {
+                    // That is another one which leads there, and may be somewhere else.
+                    Some(target) => {
+                        let target = link(target.as_os_str().as_bytes())?;
+                        self.remember(path, target)
+                    }
+                    None => self.hard_link(&found, &path),
+                }
             }
             _ => Err(refused("is neither a file, a directory nor a link")),
         }
@@ -272,21 +276,13 @@ impl Unpacker<'_> {
             )));
         }
         self.left -= size;
-        let at = self.top.join(path);
-        // What is there twice is what it was last; a link to it stays what it is.
-        let mut file = fs::remove_file(&at)
-            .or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })
-            .and_then(|()| {
-                OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .custom_flags(libc::O_NOFOLLOW)
-                    .open(&at)
-            })
+        self.make_way(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.top.join(path))
             .map_err(|error| disk(path, &error))?;
         let mut buffer = [0; 32 << 10];
         let mut written = 0;
@@ -316,27 +312,42 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn hard_link(&self, target: &Path, path: &Path) -> Result<(), Fault> {
+    /// What is there twice is what it was last; a link to what it was stays that.
+    fn make_way(&mut self, path: &Path) -> Result<(), Fault> {
+        self.links.remove(path);
+        match fs::remove_file(self.top.join(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(path, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn hard_link(&mut self, target: &Path, path: &Path) -> Result<(), Fault> {
         let from = self.top.join(target);
         if !fs::symlink_metadata(&from).is_ok_and(|found| found.is_file()) {
             return Err(Fault::Archive(format!(
                 "{path:?} is a link to {target:?}, which is no file before it"
             )));
         }
+        if target == path {
+            return Ok(());
+        }
+        self.make_way(path)?;
         fs::hard_link(from, self.top.join(path)).map_err(|error| disk(path, &error))
     }
 
     fn remember(&mut self, path: PathBuf, target: PathBuf) -> Result<(), Fault> {
-        self.remembered += size_of::<Link>() + path.as_os_str().len() + target.as_os_str().len();
+        let paths = path.as_os_str().len() + target.as_os_str().len();
+        self.remembered += 2 * size_of::<PathBuf>() + paths;
         if self.remembered > LINKS {
             return Err(Fault::Archive("it has too many links".into()));
         }
-        self.links.push(Link { path, target });
+        self.make_way(&path)?;
+        self.links.insert(path, target);
         Ok(())
     }
 
     fn make_links(&self) -> Result<(), Fault> {
-        for Link { path, target } in &self.links {
+        for (path, target) in &self.links {
             let at = self.top.join(path);
             let made = symlink(target, &at).and_then(|()| match self.room.owner {
                 Some(owner) => owner.give_link(&at),

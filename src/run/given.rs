@@ -39,8 +39,9 @@ pub(super) fn attach(
             let wrong = |why: String| format!("{name}: attachments: {why}");
             let (local, inside) = names(entry).map_err(&wrong)?;
             let from = job_file.parent().unwrap_or(Path::new("")).join(&local);
-            let to = into.join(phase.name()).join(&inside);
-            copy(&from, &to).map_err(|error| wrong(format!("{}: {error}", from.display())))?;
+            let to = Path::new(phase.name()).join(&inside);
+            copy(&from, into, &to)
+                .map_err(|error| wrong(format!("{}: {error}", from.display())))?;
             let mut shown = Object::new();
             shown.string("agent", &inside.to_string_lossy());
             if let Some(device) = entry.get("device") {
@@ -79,26 +80,45 @@ fn names(entry: Json<'_>) -> Result<(PathBuf, PathBuf), String> {
     }
 }
 
-/// Copies a file, or a directory with all in it; links stay links.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
+/// Copies a file, or a directory with all in it, to a place below `into`; links stay
+/// links, and nothing is written through one. What is there already is replaced.
+fn copy(from: &Path, into: &Path, to: &Path) -> io::Result<()> {
+    let mut parent = into.to_owned();
+    make_directory(&parent)?;
+    for part in to.parent().unwrap_or(Path::new("")) {
+        parent.push(part);
+        make_directory(&parent)?;
     }
+    let place = into.join(to);
     let metadata = fs::symlink_metadata(from)?;
-    if metadata.is_symlink() {
-        symlink(fs::read_link(from)?, to)
-    } else if metadata.is_dir() {
-        fs::create_dir_all(to)?;
+    if metadata.is_dir() {
+        make_directory(&place)?;
         for entry in fs::read_dir(from)? {
             let entry = entry?;
-            copy(&entry.path(), &to.join(entry.file_name()))?;
+            copy(&entry.path(), into, &to.join(entry.file_name()))?;
         }
-        Ok(())
+        return Ok(());
+    }
+    if fs::symlink_metadata(&place).is_ok() {
+        fs::remove_file(&place)?;
+    }
+    if metadata.is_symlink() {
+        symlink(fs::read_link(from)?, place)
     } else if metadata.is_file() {
-        fs::copy(from, to).map(drop)
+        fs::copy(from, place).map(drop)
     } else {
         Err(io::Error::other("it is neither a file nor a directory"))
     }
+}
+
+/// Makes a directory where there is none.
+fn make_directory(place: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(place) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => fs::remove_file(place)?,
+        Err(_) => {}
+    }
+    fs::create_dir(place)
 }
 
 /// The document with these secrets for its test phase: `NAME=FILE`, without the end of

@@ -111,7 +111,7 @@ fn row_36_nothing_is_written_through_a_link() {
     let up = entry(EntryType::Symlink, "test/a/up", "..", 0o777, b"");
     let out = entry(EntryType::Symlink, "test/out", "a/up/../..", 0o777, b"");
     let said = refused(&archive(&[up, out]));
-    assert!(said.contains("leads elsewhere"), "{said}");
+    assert!(said.contains("a step up (..) behind a name"), "{said}");
 }
 
 #[test]
@@ -148,6 +148,57 @@ fn row_36_what_is_good_is_there_and_harmless() {
     assert_eq!(fs::read(at("test/tool2")).unwrap(), b"new");
     let tool = fs::metadata(at("test/tool")).unwrap();
     assert_eq!((tool.nlink(), tool.mtime()), (2, 1_000_000_000));
+}
+
+/// Python's tarfile adds a link as often as it is asked to.
+#[test]
+fn what_is_there_twice_is_what_it_is_last() {
+    let link = |name: &str, target: &str| entry(EntryType::Symlink, name, target, 0o777, b"");
+    let same = |name: &str, of: &str| entry(EntryType::Link, name, of, 0o777, b"");
+    let entries = [
+        file("test/file", "content"),
+        link("test/link", "nowhere"),
+        link("test/link", "file"),
+        same("test/a/same", "test/file"),
+        same("test/a/same", "test/file"),
+        same("test/file", "test/file"),
+        file("test/was-file", "old"),
+        link("test/was-file", "file"),
+        link("test/was-link", "file"),
+        file("test/was-link", "new"),
+        // To a link: it leads to the same, from where it is.
+        same("test/other", "test/link"),
+    ];
+    let (scratch, result) = unpacked(&archive(&entries));
+    result.unwrap();
+    let at = |name: &str| scratch.path("in").join(name);
+    for name in ["link", "a/same", "was-file", "other", "file"] {
+        assert_eq!(
+            fs::read(at("test").join(name)).unwrap(),
+            b"content",
+            "{name}"
+        );
+    }
+    for name in ["link", "was-file", "other"] {
+        assert_eq!(
+            fs::read_link(at("test").join(name)).unwrap(),
+            Path::new("file")
+        );
+    }
+    let was_link = fs::symlink_metadata(at("test/was-link")).unwrap();
+    assert!(was_link.is_file());
+    // Each step up is looked at where the link is.
+    let up = link("test/a/link", "../file");
+    let out = same("test/link", "test/a/link");
+    assert!(unpacked(&archive(&[up, out])).1.is_ok());
+    let up = link("test/a/link", "../../provision");
+    let out = same("test/link", "test/a/link");
+    let said = refused(&archive(&[up, out]));
+    assert!(said.contains("leads elsewhere"), "{said}");
+    for entry in [link("test", "provision"), same("test", "test/file")] {
+        let said = refused(&archive(&[entry]));
+        assert!(said.contains("has the name of a directory"), "{said}");
+    }
 }
 
 /// What the CLI and people use.

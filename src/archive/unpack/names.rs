@@ -29,7 +29,8 @@ pub(super) fn plain_target(target: &[u8], link: &Path) -> Result<PathBuf, &'stat
     for part in target.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." if goes_down || above == 0 => return Err("is a link that leads elsewhere"),
+            b".." if goes_down => return Err("is a link with a step up (..) behind a name"),
+            b".." if above == 0 => return Err("is a link that leads elsewhere"),
             b".." => above -= 1,
             _ => goes_down = true,
         }
