@@ -148,7 +148,9 @@ fn a_job_can_be_cancelled_while_its_attachments_do_not_come() {
     lab.wait_until_complete(&job);
     assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned up\n");
     assert_eq!(lab.status(&job, "setup"), None);
-    // The next one has its time, and then that is over.
+    // The next one has its time, and then that is over; meanwhile the server knows of it.
+    lab.proxy().clear();
+    lab.proxy().on("GET", path, 100, Fault::status(503));
     let job = submit(
         &lab,
         &format!("{WITH_FILE}, \"global_timeout\": 1"),
@@ -157,9 +159,20 @@ fn a_job_can_be_cancelled_while_its_attachments_do_not_come() {
     lab.wait_until_complete(&job);
     let body = lab.body(&job, Phase::Setup);
     assert!(
-        body.contains("did not come in 1 s (global timeout)"),
+        body.contains("did not come in 1 s (global timeout): the server answered 503"),
         "{body}"
     );
+    let exchanges = lab.server.exchanges();
+    let at = |part: &str| {
+        exchanges
+            .iter()
+            .position(|one| one.request_body.contains(part))
+    };
+    let (named, begun) = (
+        at(&format!("{{\"job_id\": \"{job}\"}}")),
+        at("\"state\": \"setup\""),
+    );
+    assert!(named.is_some() && named < begun, "{}", lab.story());
     assert_eq!(lab.status(&job, "setup"), Some(100), "{}", agent.log());
 }
 

@@ -24,7 +24,7 @@ impl Agent {
         self.say_status(&format!("job {}: fetching its attachments", job.id));
         let attachments = workspace.attachments(self.config.min_free_space);
         let unusable = |cause: String| format!("its attachments cannot be used: {cause}");
-        let _fetching = self.uplink.fetch(&job.id, attachments).map_err(&unusable)?;
+        let fetching = self.uplink.fetch(&job.id, attachments).map_err(&unusable)?;
         let agent = AgentLimits {
             global: self.config.global_timeout,
             output: None,
@@ -42,7 +42,9 @@ impl Agent {
                     return result.map_err(&unusable);
                 }
                 Event::Deadline => {
-                    let cause = format!("they did not come in {seconds} s (global timeout)");
+                    let why = fetching.fault();
+                    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                    let cause = format!("they did not come in {seconds} s (global timeout){why}");
                     return Err(unusable(cause));
                 }
                 Event::Uplink(event) => self.note(&event),

@@ -21,10 +21,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Fetching(Arc<GivenUp>);
 
+impl Fetching {
+    /// Why the last attempt failed, if one did.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.0.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.clone()
+    }
+}
+
 #[derive(Debug, Default)]
 struct GivenUp {
     is_so: Mutex<bool>,
     changed: Condvar,
+    /// Of the last attempt.
+    fault: Mutex<Option<String>>,
 }
 
 impl Drop for Fetching {
@@ -37,6 +48,11 @@ impl Drop for Fetching {
 impl GivenUp {
     fn is_so(&self) -> bool {
         *self.is_so.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, cause: &str) {
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        *fault = Some(cause.to_owned());
     }
 
     /// Waits until then; true when nobody wants them any more.
@@ -72,6 +88,7 @@ pub(super) fn start(
                 Ok(()) => Ok(()),
                 Err(Failure::Refused { cause, .. }) => Err(cause),
                 Err(failure) => {
+                    given_up.failed(failure.cause());
                     backoff.note(&Err(failure), LONGEST_PAUSE);
                     let now = Instant::now();
                     if given_up.wait_until(backoff.resting(now).unwrap_or(now)) {

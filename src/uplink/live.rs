@@ -91,6 +91,8 @@ pub(super) struct LiveJob {
     administered: bool,
     /// Why the agent has to be put offline.
     offline: Option<String>,
+    /// The server is to hear of the job before its first phase.
+    is_to_name_job: bool,
     /// The agent waits for a reading of the job's state.
     check_now: bool,
     /// The agent waits for the job's parent.
@@ -114,6 +116,7 @@ impl LiveJob {
             cancelled: false,
             administered: false,
             offline: None,
+            is_to_name_job: false,
             check_now: false,
             allocation: None,
         }
@@ -122,6 +125,11 @@ impl LiveJob {
     /// The agent has to be put offline.
     pub(super) fn put_offline(&mut self, comment: String) {
         self.offline = Some(comment);
+    }
+
+    /// It takes a while until the first phase: the server hears of the job before.
+    pub(super) fn name_job(&mut self) {
+        self.is_to_name_job = true;
     }
 
     /// The agent waits for a reading of the job's state.
@@ -258,7 +266,8 @@ impl LiveJob {
         }
         let agent_due = phase.filter(|&phase| self.agent_state < Some(phase));
         if agent_due.is_none() && self.offline.is_none() {
-            return (self.heartbeat_due() <= now).then(|| self.beat(api, now));
+            let is_due = self.is_to_name_job || self.heartbeat_due() <= now;
+            return is_due.then(|| self.beat(api, now));
         }
         if !self.administered && self.agent_read.is_stale() {
             self.read_agent(api, tell);
@@ -328,6 +337,7 @@ impl LiveJob {
         data.string("job_id", &self.delivery.progress.job_id);
         self.post_agent(api, data)?;
         self.agent_posted = now;
+        self.is_to_name_job = false;
         Ok(())
     }
 

@@ -149,6 +149,7 @@ enum Command {
     Offline(String),
     Allocated(Option<String>),
     AllocationOver,
+    NameJob,
     CheckNow,
     Settle(Duration),
 }
@@ -238,12 +239,13 @@ impl Uplink {
         self.queue.1.notify_one();
     }
 
-    /// Fetches a job's attachments until what this returns is dropped;
-    /// [`Event::Fetched`] says how it ended.
+    /// Fetches the running job's attachments until what this returns is dropped;
+    /// [`Event::Fetched`] says how it ended. Whom the agent works for is told before.
     ///
     /// # Errors
     /// A sentence, when that cannot even begin.
     pub fn fetch(&self, job_id: &str, attachments: Attachments) -> Result<Fetching, String> {
+        self.command(Command::NameJob);
         let (events, wake) = (self.events.clone(), self.wake.clone());
         let tell = move |event| send(&events, &wake, event);
         fetch::start(Arc::clone(&self.common), job_id.into(), attachments, tell)
@@ -400,6 +402,11 @@ impl Thread {
                     job.allocation_over();
                 }
             }
+            Command::NameJob => {
+                if let Some(job) = &mut self.job {
+                    job.name_job();
+                }
+            }
             Command::CheckNow => match &mut self.job {
                 Some(job) => job.check_now(),
                 None => self.tell(Event::Checked),
@@ -411,6 +418,8 @@ impl Thread {
                     telling.finish(within);
                 }
                 self.arrears.settle(within.saturating_sub(begun.elapsed()));
+                // Nobody waits for longer than that.
+                self.sharing.finish(&self.api);
                 self.tell(Event::Settled);
             }
         }

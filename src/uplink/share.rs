@@ -21,7 +21,18 @@ impl Sharing {
     /// Does it, if it is time to and there is something to tell.
     pub(super) fn go_on(&mut self, api: &Api, now: Instant) {
         let is_due = |last| now.saturating_duration_since(last) >= INTERVAL;
-        if self.is_refused || !self.last.is_none_or(is_due) {
+        if self.last.is_none_or(is_due) {
+            self.tell(api, now);
+        }
+    }
+
+    /// Does it once more, before the agent ends or begins anew.
+    pub(super) fn finish(&mut self, api: &Api) {
+        self.tell(api, Instant::now());
+    }
+
+    fn tell(&mut self, api: &Api, now: Instant) {
+        if self.is_refused {
             return;
         }
         let lines = log::take_unshared();
