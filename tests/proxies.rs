@@ -148,10 +148,24 @@ fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
         .behind("http://testflinger.example")
         .environment("http_proxy", &format!("http://{}", tunnel.address));
     let agent = lab.agent();
-    agent.wait_for_log(
+    agent.wait_for_log(&format!(
         "cannot reach http://testflinger.example: the proxy does not lead there: proxy server \
-         responded 403/403; trying again",
-    );
+         responded 403/403 (by the proxy {}); trying again",
+        tunnel.address
+    ));
+    // Nobody listens there.
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let lab = Lab::new()
+        .behind("http://testflinger.example")
+        .environment("all_proxy", &format!("http://user:secret@{address}"));
+    let agent = lab.agent();
+    agent.wait_for_log(&format!(
+        "it refused the connection (by the proxy {address}); trying again"
+    ));
+    assert!(!agent.log().contains("secret"), "{}", agent.log());
 }
 
 #[test]

@@ -104,6 +104,8 @@ pub(super) struct Http {
     closed: Closed,
     limits: Limits,
     metrics: Option<Metrics>,
+    /// The proxy in between, if there is one: its host and port.
+    by: Option<String>,
 }
 
 impl Http {
@@ -161,6 +163,7 @@ impl Http {
             closed,
             limits,
             metrics: None,
+            by: proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port())),
         })
     }
 
@@ -254,7 +257,8 @@ impl Http {
     /// The head of the answer, if it can be one.
     fn finish(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, NoAnswer> {
         let (head, body) = answer
-            .map_err(|error| NoAnswer::new(&error, self.closed.is_so()))?
+            .map_err(|error| NoAnswer::new(&error, self.closed.is_so()))
+            .map_err(|no_answer| no_answer.by(self.by.as_deref()))?
             .into_parts();
         let status = head.status.as_u16();
         if self.closed.is_so() && head.status.is_success() {
@@ -348,6 +352,14 @@ impl NoAnswer {
                 false => Reached::Somebody,
             },
         }
+    }
+
+    /// The same, with who is in between: it may be that one's fault.
+    fn by(mut self, proxy: Option<&str>) -> NoAnswer {
+        if let Some(proxy) = proxy {
+            self.cause.push_str(&format!(" (by the proxy {proxy})"));
+        }
+        self
     }
 
     /// It has one that is of no use.

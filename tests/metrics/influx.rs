@@ -233,11 +233,14 @@ fn what_happens_while_the_database_is_away_is_written_later_and_the_fault_said_o
 #[test]
 fn an_environment_that_names_no_place_is_an_error_line() {
     let lab = Lab::new()
-        .environment("INFLUX_HOST", "db.lab")
-        .environment("INFLUX_PORT", "many")
+        .environment("INFLUX_HOST", "http://admin:s3cret@db.lab")
+        .environment("INFLUX_PW", "s3cret")
         .command("test", "true");
     let job = lab.submit_test();
     let agent = lab.agent();
-    agent.wait_for_log("INFLUX_PORT is \"many\"; wanted: a port; nothing is written to InfluxDB");
+    agent.wait_for_log(
+        "INFLUX_HOST is neither a name nor an address; nothing is written to InfluxDB",
+    );
     lab.wait_until_complete(&job);
+    assert!(!agent.log().contains("s3cret"), "{}", agent.log());
 }

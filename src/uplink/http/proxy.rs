@@ -1,5 +1,5 @@
 //! The way through a lab's proxy, as the environment names it: `http_proxy`,
-//! `https_proxy` and `no_proxy`, in either case.
+//! `https_proxy`, `all_proxy` and `no_proxy`, in either case.
 
 use std::net::IpAddr;
 use ureq::{Proxy, ProxyProtocol};
@@ -20,7 +20,9 @@ pub(super) fn of(
         let value = variable(name).or_else(|| variable(&name.to_ascii_uppercase()));
         value.filter(|value| !value.trim().is_empty())
     };
-    let Some(proxy) = either(&name) else {
+    let named = [name.as_str(), "all_proxy"].map(|name| (name, either(name)));
+    let mut named = named.into_iter();
+    let Some((name, proxy)) = named.find_map(|(name, proxy)| Some((name, proxy?))) else {
         return Ok(None);
     };
     let (host, port) = host_and_port(authority);
@@ -28,9 +30,17 @@ pub(super) fn of(
     if is_loopback(host) || is_exempt(host, port, &exempt) {
         return Ok(None);
     }
-    let usable = Proxy::new(proxy.trim()).ok().filter(|proxy| {
+    let proxy = proxy.trim();
+    let after_scheme = proxy.split_once("://").map_or(proxy, |(_, rest)| rest);
+    let after_user = after_scheme
+        .rsplit_once('@')
+        .map_or(after_scheme, |(_, rest)| rest);
+    // ureq takes another port for one that is none.
+    let (_, port) = host_and_port(after_user);
+    let has_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let usable = Proxy::new(proxy).ok().filter(|proxy| {
         let protocol = proxy.protocol();
-        matches!(protocol, ProxyProtocol::Http | ProxyProtocol::Https)
+        has_port && matches!(protocol, ProxyProtocol::Http | ProxyProtocol::Https)
     });
     match usable {
         Some(proxy) => Ok(Some(proxy)),
@@ -164,10 +174,15 @@ mod tests {
             "http://user:secret@",
             "socks5://user:secret@x:1",
             "::secret::",
+            "http://user:secret@x:99999",
+            "http://x:0",
         ] {
             let error = of("https://x.example", |_| Some(bad.to_owned())).unwrap_err();
             assert!(error.contains("https_proxy") && !error.contains("secret"));
         }
+        let all = |name: &str| (name == "ALL_PROXY").then(|| "http://all.example:1".to_owned());
+        let proxy = of("https://x.example", all).unwrap().unwrap();
+        assert_eq!((proxy.host(), proxy.port()), ("all.example", 1));
         let nothing = of("https://x.example", |_| Some(" ".into()));
         assert!(nothing.unwrap().is_none());
     }
