@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 /// What a phase reports that the watchdog ended, whatever its command made of
 /// the TERM.
 const KILLED: i64 = 247;
-/// After the shell has ended, what it left behind may write for this long.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// After the shell has ended, what it left behind may write for this long: the server
+/// knows of the end within a second.
+const LAST_WORDS: Duration = Duration::from_millis(900);
 /// What a job without a parent says where nobody could ever end its wait.
 const ALLOCATED: &str = "\nThe device is allocated. There is no parent job to wait for.\n";
 /// What is read at once: a whole pipe.

@@ -111,7 +111,6 @@ impl Agent {
     /// Makes a place for the job on the disk. `None` when the agent has to end
     /// before it is made: as after a crash, the record tells what there was.
     fn begin(&mut self, job: Job) -> Option<Running> {
-        let bystanders = tree::descendants();
         let mut progress = Progress::default();
         progress.apply(&Entry::Taken {
             job_id: job.id.clone(),
@@ -125,6 +124,8 @@ impl Agent {
         let place = self
             .meanwhile(move || make_place(job, &agent_id, &results, &execution, user.as_ref()))?;
         let record = Arc::new(place.record);
+        // The job has no process yet. Nothing comes before its record.
+        let bystanders = tree::descendants();
         self.uplink
             .job(Arc::clone(&record), progress, place.job.webhook.clone());
         let secrets = Arc::new(place.secrets);

@@ -328,6 +328,7 @@ mod tests {
         let secret = "-----BEGIN-----\nzwölf+(.*)Ω漢\n-----END-----\n";
         let secrets = [secret, "zwölf", "hunter2", "2hunt"];
         let terminal = secret.replace('\n', "\r\n");
+        let mut tried = 0;
         for text in [
             format!("before {secret}hunter2hunter2 after"),
             format!("before {terminal}after"),
@@ -344,6 +345,7 @@ mod tests {
                     let pieces = [&text[..*first], &text[*first..*second], &text[*second..]];
                     let cut = through(&mut masker(&secrets), pieces);
                     assert_eq!(cut, whole, "{text:?} cut at {first}, {second}");
+                    tried += 1;
                 }
             }
         }
@@ -352,6 +354,7 @@ mod tests {
             masked(&secrets, &text),
             format!("before {}after", mask(secret))
         );
+        println!("cut at {tried} pairs of offsets: 0 leaks");
     }
 
     /// Row 38: against the plain way, with secrets and text of few letters, where

@@ -60,6 +60,18 @@ const FIGURES: &[Figure] = &[
         "0",
         alive_after_kill,
     ),
+    figure(
+        "the same of every kind (of 4), a second after the grace",
+        "not measured",
+        "0",
+        alive_after_grace,
+    ),
+    figure(
+        "a pipe that is held open delays the end of its phase by",
+        "not measured",
+        "< 1 s",
+        held_pipe,
+    ),
     figure("cancelled, to TERM", "8.0 s", "< 2.5 s", cancel_to_term),
     figure(
         "50 MB of output",
@@ -246,6 +258,53 @@ fn alive_after_kill() -> String {
         .filter(|&pid| is_alive(pid))
         .count()
         .to_string()
+}
+
+/// A child, one in a session of its own, one that forked twice, and one that ignores
+/// TERM.
+fn alive_after_grace() -> String {
+    let lab = Lab::new().set("output_timeout", "1").set("stop_grace", "1");
+    let file = lab.scratch.path("pids");
+    let tell = format!("echo $$ >> {}; exec sleep 1000", file.display());
+    let ignore = format!(
+        "trap '' TERM; echo $$ >> {}; while :; do sleep 1; done",
+        file.display()
+    );
+    let command = format!(
+        "sh -c {0} & setsid sh -c {0} & (setsid sh -c {0} &) & sh -c {1} & wait",
+        shell(&tell),
+        shell(&ignore)
+    );
+    let lab = lab.command("test", &command);
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    wait_until("all run", || file.exists() && numbers(&file).len() == 4);
+    lab.wait("the test has its status", |view| {
+        view.status(&job).contains_key("test")
+    });
+    let alive = numbers(&file).into_iter().filter(|&pid| is_alive(pid));
+    alive.count().to_string()
+}
+
+/// A word of a shell's.
+fn shell(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn held_pipe() -> String {
+    let once = || {
+        let lab = Lab::new();
+        let end = lab.scratch.path("end");
+        let command = format!("sleep 1000 & date +%s%N > {}", end.display());
+        let lab = lab.command("test", &command);
+        let job = lab.submit_test();
+        let _agent = lab.agent();
+        lab.wait("the test has its status", |view| {
+            view.status(&job).contains_key("test")
+        });
+        (now() - nanoseconds(&end)) as f64 / 1e9
+    };
+    format!("{:.2} s", median((0..5).map(|_| once()).collect()))
 }
 
 fn cancel_to_term() -> String {
