@@ -332,6 +332,29 @@ fn an_agent_that_is_told_to_stop_ends_the_phase_cleans_up_and_delivers() {
 }
 
 #[test]
+fn a_cleanup_that_the_second_signal_cuts_short_runs_again_at_the_next_start() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "cleanup");
+    let lab = lab.command(
+        "cleanup",
+        &format!("echo cleaning; {}; echo cleaned", gate.words()),
+    );
+    let job = lab.submit("");
+    let mut agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Cleanup, "cleaning\n");
+    agent.signal("TERM");
+    agent.wait_for_log("told to stop:");
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    gate.open();
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "cleanup"), Some(0), "{}", agent.log());
+    let output = lab.output(&job, Phase::Cleanup);
+    assert!(output.ends_with("*\ncleaning\ncleaned\n"), "{output}");
+}
+
+#[test]
 fn an_agent_that_is_told_to_stop_twice_ends_at_once_with_all_of_its_jobs_processes() {
     if !is_native("no PR_SET_CHILD_SUBREAPER, by which daemons are found") {
         return;

@@ -65,6 +65,10 @@ impl Agent {
             }
             None => NOT_RUN,
         };
+        if phase == Phase::Cleanup && status == NOT_RUN && self.abandoned {
+            // It runs again when the next life takes the job up.
+            return None;
+        }
         self.measure(running, phase, status);
         self.ended(running, phase, status);
         if phase == Phase::Provision {
@@ -146,6 +150,7 @@ impl Agent {
         self.events.unwatch();
         output.file.finish();
         self.tell(output);
+        self.read_serial_to_its_end(output);
         let mut tail = output.serial.as_mut().map(|serial| &mut serial.tail);
         let rest = tail.as_mut().and_then(|tail| tail.finish());
         self.tell_serial(output.phase, rest);
@@ -163,6 +168,23 @@ impl Agent {
                     running.job.id,
                     running.record.directory().display()
                 );
+            }
+        }
+    }
+
+    /// A card may take its time for what is left: whoever has to hear that the main loop
+    /// turns does so meanwhile.
+    fn read_serial_to_its_end(&mut self, output: &mut Output) {
+        while let Some(serial) = &mut output.serial {
+            let news = serial.tail.look();
+            if !serial.tail.is_behind() {
+                return self.tell_serial(output.phase, news);
+            }
+            self.tell_serial(output.phase, news);
+            match self.next(None, Some(Instant::now())) {
+                Event::Uplink(event) => self.note(&event),
+                Event::Signal(signal) => self.signal(signal),
+                Event::Output | Event::Changed | Event::Ended(_) | Event::Deadline => {}
             }
         }
     }
@@ -217,7 +239,7 @@ impl Agent {
                     self.events.keep(pipe);
                 }
                 if child.tree.has_group() {
-                    running.sessions.push(child.pid);
+                    running.sessions.push(child.leader);
                 }
                 status
             }

@@ -27,7 +27,7 @@ pub(super) struct Running {
     /// What must not be seen of it.
     pub(super) secrets: Arc<Secrets>,
     /// Sessions of commands that left something behind.
-    pub(super) sessions: Vec<i32>,
+    pub(super) sessions: Vec<Process>,
     /// Where its processes are, if the kernel keeps them together.
     pub(super) cgroup: Option<Cgroup>,
     /// Processes that were there before the job.

@@ -1,7 +1,7 @@
 //! A command that has been started.
 
 use super::Cgroup;
-use super::tree::{self, Tree};
+use super::tree::{self, Process, Tree};
 use crate::sys::{self, Pipe, Spawn, User};
 use std::ffi::OsString;
 use std::io;
@@ -12,6 +12,8 @@ use std::path::Path;
 pub struct Child {
     /// Its process id, which is also its session's.
     pub pid: i32,
+    /// Its process, which leads the session.
+    pub leader: Process,
     /// The reading end of its output, until that is over.
     pub pipe: Option<Pipe>,
     /// Its processes.
@@ -54,10 +56,12 @@ impl Child {
             // Without it, there are other ways to find its processes.
             cgroup: setting.cgroup.and_then(|cgroup| cgroup.entrance().ok()),
         })?;
+        let leader = Process::started(pid);
         Ok(Child {
             pid,
+            leader,
             pipe: Some(pipe),
-            tree: tree.with_session(pid),
+            tree: tree.with_session(leader),
         })
     }
 }

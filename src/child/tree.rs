@@ -20,7 +20,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// The living process of that id.
+    /// A child that has just been started. Where there is no `/proc`, it is only known by
+    /// its number, as all others are.
+    #[must_use]
+    pub fn started(pid: i32) -> Process {
+        Process::find(pid).unwrap_or(Process { pid, started: 0 })
+    }
+
+    /// The process of that id, as long as it has one.
     #[must_use]
     pub fn find(pid: i32) -> Option<Process> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -165,8 +172,8 @@ fn own_pid() -> i32 {
 /// The processes of one command, or of several.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    /// The commands' sessions, which are also their process groups at first.
-    sessions: Vec<i32>,
+    /// Who leads the commands' sessions, which are also their process groups at first.
+    sessions: Vec<Process>,
     /// What earlier commands left behind on purpose.
     spared: HashSet<Process>,
     /// A variable and its value that all of them were started with.
@@ -186,7 +193,7 @@ impl Tree {
             .iter()
             .filter(|leader| leader.may_live(&entries, boot.as_deref()));
         Tree {
-            sessions: live.map(|leader| leader.process.pid).collect(),
+            sessions: live.map(|leader| leader.process).collect(),
             spared: descendants(),
             mark: Some(mark.to_owned()),
             cgroup: None,
@@ -202,11 +209,23 @@ impl Tree {
         }
     }
 
-    /// The same, with everything in this session.
+    /// The same, with everything in the session of this leader.
     #[must_use]
-    pub fn with_session(mut self, session: i32) -> Tree {
-        self.sessions.push(session);
+    pub fn with_session(mut self, leader: Process) -> Tree {
+        self.sessions.push(leader);
         self
+    }
+
+    /// The sessions that are not somebody else's by now: a number that is free is given
+    /// to a later process.
+    fn sessions(&self) -> impl Iterator<Item = i32> {
+        let is_ours = |leader: &&Process| {
+            Process::find(leader.pid).is_none_or(|found| found.started == leader.started)
+        };
+        self.sessions
+            .iter()
+            .filter(is_ours)
+            .map(|leader| leader.pid)
     }
 
     /// The same, with everything in this control group.
@@ -221,7 +240,8 @@ impl Tree {
     }
 
     fn members_of(&self, entries: &[Entry]) -> Vec<Entry> {
-        let mut found = members(entries, own_pid(), &self.sessions, &self.spared);
+        let sessions: Vec<i32> = self.sessions().collect();
+        let mut found = members(entries, own_pid(), &sessions, &self.spared);
         if let Some(cgroup) = &self.cgroup {
             let inside = cgroup.members();
             let others = entries.iter().filter(|entry| {
@@ -259,9 +279,7 @@ impl Tree {
     /// Whether a process is left in the group of one of the commands.
     #[must_use]
     pub fn has_group(&self) -> bool {
-        self.sessions
-            .iter()
-            .any(|&session| sys::group_exists(session))
+        self.sessions().any(sys::group_exists)
     }
 
     /// Asks each of them to end.
@@ -276,7 +294,7 @@ impl Tree {
         }
         if members.is_empty() {
             // Nothing can be seen: no `/proc`, or too quick for it.
-            for &session in &self.sessions {
+            for session in self.sessions() {
                 let _ = sys::signal_group(session, false);
             }
         }
@@ -287,7 +305,7 @@ impl Tree {
         let entries = processes();
         let members = self.members_of(&entries);
         let seen = members.iter().map(|entry| entry.group);
-        let mut groups: HashSet<i32> = seen.chain(self.sessions.iter().copied()).collect();
+        let mut groups: HashSet<i32> = seen.chain(self.sessions()).collect();
         // The agent's own, and one whose number somebody else has by now.
         for entry in entries.iter().filter(|entry| !members.contains(entry)) {
             if !entry.zombie {
@@ -335,6 +353,19 @@ mod tests {
         for cut in 0..line.len() {
             let _ = Entry::parse(&line[..cut]);
         }
+    }
+
+    /// Whose number a later process has is not looked for under it.
+    #[test]
+    fn a_session_whose_number_is_somebody_elses_is_nobodys() {
+        let own = Process::find(own_pid()).unwrap();
+        let earlier = Process {
+            started: own.started - 1,
+            ..own
+        };
+        let sessions = |leader| Tree::default().with_session(leader).sessions().count();
+        assert_eq!((sessions(own), sessions(earlier)), (1, 0));
+        assert!(!Tree::default().with_session(earlier).has_group());
     }
 
     /// Row 2, by reading: sessions, daemons that left them, and those spared.
