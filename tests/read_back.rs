@@ -10,7 +10,7 @@ mod support;
 use std::thread;
 use std::time::Duration;
 use support::gate::Gate;
-use support::lab::{Lab, wait_until_within};
+use support::lab::{Lab, wait_for_text, wait_until, wait_until_within};
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
 
@@ -132,6 +132,44 @@ fn row_21_the_output_of_an_earlier_run_is_not_taken_for_this_one_s() {
         "{}",
         agent.log()
     );
+}
+
+/// Before the agent could see what was there, it is killed: what is there then is not of
+/// this run.
+#[test]
+fn row_21_an_agent_that_was_killed_before_it_looked_takes_nothing_for_its_own() {
+    let lab = Lab::new().with_proxy();
+    let gate = Gate::new(&lab.scratch, "test");
+    let lab = lab
+        .command("setup", "seq 1 5000")
+        .command("test", &format!("seq 1 5000; {}", gate.words()));
+    let id = "3a01916a-c18b-4c2c-87bb-7da770768044";
+    let again = format!(r#""job_id": "{id}", "test_data": {{"test_cmds": "x"}}"#);
+    let job = lab.submit(&again);
+    gate.open();
+    let mut agent = lab.agent();
+    lab.wait_until_complete(&job);
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    let once = [Phase::Setup, Phase::Test].map(|phase| lab.output(&job, phase));
+    gate.shut();
+    lab.proxy().on("GET", "/v1/result/*", 1_000, Fault::Hang);
+    lab.submit(&again);
+    let mut agent = lab.agent();
+    agent.wait_for_log("phase test of job 3a01916a-c18b-4c2c-87bb-7da770768044 begins");
+    let log = lab.scratch.path("results").join(&job).join("test.log");
+    wait_for_text(&log, "5000\n");
+    agent.signal("KILL");
+    assert_eq!(agent.wait(), 256 - 9);
+    lab.proxy().clear();
+    lab.proxy().release();
+    let agent = lab.agent();
+    let record = log.parent().unwrap();
+    wait_until("all of it is delivered", || !record.exists());
+    let [setup, test] = [Phase::Setup, Phase::Test].map(|phase| lab.output(&job, phase));
+    assert_eq!(setup, once[0].repeat(2), "{}", agent.log());
+    let interrupted = "\nERROR: The agent was interrupted in the middle of this phase.\n";
+    assert_eq!(test, once[1].repeat(2) + interrupted, "{}", agent.log());
 }
 
 /// Where nothing can be read back, nothing is lost, and what may be there twice is

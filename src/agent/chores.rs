@@ -198,15 +198,6 @@ fn keep_artifacts(
     })? {
         return Ok(None);
     }
-    if let Some(owner) = workspace.owner() {
-        let removed = files::remove_what_others_own(&from, owner)?;
-        if removed > 0 {
-            warning!(
-                "{removed} files of {} belong to another user than the job's, and are not sent",
-                from.display()
-            );
-        }
-    }
     let mut to = record.artifacts();
     let mut moved = fs::rename(&from, &to);
     if is_denied(&moved) {
@@ -227,11 +218,31 @@ fn keep_artifacts(
                 "{} belongs to somebody else and stays where it is, to be sent from there",
                 from.display()
             );
-            return Ok(Some(from));
+            to = from;
         }
         other => other?,
     }
+    if let Some(owner) = workspace.owner() {
+        remove_what_is_another_s(&to, owner)?;
+    }
     Ok(Some(to))
+}
+
+/// Looks at the artifacts where only the agent can put others in their place: before, a
+/// process of the job's user could.
+fn remove_what_is_another_s(artifacts: &Path, owner: u32) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(artifacts)?;
+    if !metadata.is_dir() || metadata.uid() != owner {
+        return Err(io::Error::other("they are no directory of the job's user"));
+    }
+    let removed = files::remove_what_others_own(artifacts, owner)?;
+    if removed > 0 {
+        warning!(
+            "{removed} files of {} belong to another user than the job's, and are not sent",
+            artifacts.display()
+        );
+    }
+    Ok(())
 }
 
 fn is_denied<T>(result: &io::Result<T>) -> bool {

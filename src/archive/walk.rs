@@ -27,7 +27,7 @@ const FEWEST_NAMES: usize = 64;
 
 /// Directories below each other. Each costs a descriptor, of which a process
 /// ordinarily has 1024.
-const DEPTH: usize = 128;
+const DEPTH: usize = files::PACKED_LEVELS;
 
 /// One thing to be packed.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::Record;
 use crate::archive::TarGz;
 use crate::sys::{self, files};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Artifacts {
                 is_said: Arc::clone(&self.is_said),
             }))
         } else {
-            Ok(Box::new(File::open(&self.path)?))
+            Ok(Box::new(files::open_regular(&self.path)?))
         }
     }
 
@@ -72,8 +72,12 @@ impl Artifacts {
 
     /// Removes them, and the workspace that they may still be in.
     pub fn remove(&self) {
-        let removed = sys::remove_tree(&self.path);
-        if let Err(error) = removed.or_else(|_| fs::remove_file(&self.path)) {
+        let is_directory = |metadata: fs::Metadata| metadata.is_dir();
+        let removed = match fs::symlink_metadata(&self.path).is_ok_and(is_directory) {
+            true => sys::remove_tree(&self.path),
+            false => fs::remove_file(&self.path),
+        };
+        if let Err(error) = removed {
             crate::warning!("cannot remove {}: {error}", self.path.display());
         }
     }

@@ -13,6 +13,9 @@ const FRAGMENTS: u64 = 20_000_000;
 /// And no run has more numbers than this that it did not use.
 const RUN: u64 = 50 * FRAGMENTS;
 
+/// No disk holds more of a log, in bytes.
+const MOST: u64 = 1 << 60;
+
 /// A job has fewer than thirty.
 const EVENTS: usize = 100;
 
@@ -91,7 +94,7 @@ impl Progress {
             Entry::TakenUp(kept) => self.take_up(kept),
             Entry::Found(logs) => self.find(logs),
             Entry::ReadBack(logs) => {
-                self.found = Some(logs.clone());
+                self.find(logs);
                 self.kept = None;
             }
             Entry::Started(phase) => self.start(*phase),
@@ -192,7 +195,7 @@ impl Progress {
             let bytes = of_it.fold(0, |sum: u64, one| sum.saturating_add(one.bytes));
             if bytes > 0 {
                 let next = self.next_fragment.of_mut(log);
-                *next = (*next).max(bytes.saturating_add(RUN));
+                *next = (*next).max(bytes.min(MOST).saturating_add(RUN));
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{Entry, Job, LOG_TYPES, LogLength, LogType, PHASES, Phase, Progress};
 use crate::child::Secrets;
 use crate::sys::{self, files};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +20,23 @@ const JOURNAL: &str = "journal";
 /// The job as received, secrets included: 0600, and gone with the record.
 pub(super) const DOCUMENT: &str = "job.json";
 
+/// No entry is longer, in bytes.
+const LONGEST_ENTRY: u64 = 1 << 20;
+/// No job is longer, in bytes: no answer is.
+const LONGEST_DOCUMENT: u64 = 16 << 20;
+
 /// How the name of a record ends that is being removed.
 const REMOVING: &str = ".removing";
 
 /// How the name of a record begins that is being made or removed, before its own.
 fn hidden_prefix(agent_id: &str) -> String {
     format!(".{}.", files::escape_name(agent_id))
+}
+
+/// The document in a record's directory, if it is there.
+fn document_in(directory: &Path) -> Option<String> {
+    let read = files::read_regular_of(&directory.join(DOCUMENT), None, LONGEST_DOCUMENT);
+    String::from_utf8(read.ok()??).ok()
 }
 
 /// A record that can be added to, by the agent and the uplink alike.
@@ -102,7 +113,7 @@ impl Record {
     /// The job's document, if it is there.
     #[must_use]
     pub fn document(&self) -> Option<String> {
-        fs::read_to_string(self.directory.join(DOCUMENT)).ok()
+        document_in(&self.directory)
     }
 
     /// What must not be seen of the job.
@@ -126,9 +137,15 @@ impl Record {
             return Ok(None);
         }
         let mut progress = Progress::default();
-        let mut lines = BufReader::new(File::open(&path)?);
+        let mut lines = BufReader::new(files::open_regular(&path)?);
         let (mut line, mut first) = (Vec::new(), true);
-        while lines.read_until(b'\n', &mut line)? > 0 {
+        // What is longer is none, and comes in pieces that are none.
+        while lines
+            .by_ref()
+            .take(LONGEST_ENTRY)
+            .read_until(b'\n', &mut line)?
+            > 0
+        {
             match (Entry::parse(&String::from_utf8_lossy(&line)), first) {
                 (Some(entry @ Entry::Taken { .. }), true) => progress.apply(&entry),
                 (_, true) => return Ok(None),
@@ -203,7 +220,7 @@ impl Record {
     /// When the disk does not take them.
     pub fn sync_logs(&self, phase: Phase) -> io::Result<()> {
         for log in LOG_TYPES {
-            match File::open(self.log(phase, log)) {
+            match files::open_regular(&self.log(phase, log)) {
                 Ok(file) => file.sync_data()?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -238,7 +255,8 @@ impl Record {
     /// How many bytes that log has; a log that is not there has none.
     #[must_use]
     pub fn log_length(&self, phase: Phase, log: LogType) -> u64 {
-        let metadata = fs::metadata(self.log(phase, log));
+        let metadata = fs::symlink_metadata(self.log(phase, log));
+        let metadata = metadata.ok().filter(fs::Metadata::is_file);
         metadata.map_or(0, |metadata| metadata.len())
     }
 
@@ -258,21 +276,30 @@ impl Record {
     }
 
     /// Text of that log from a place on: at most so many bytes, and whole
-    /// characters only.
+    /// characters only. What a broken disk made of it has a `?` for each byte that is
+    /// none, so that places stay what they are.
     ///
     /// # Errors
-    /// When it cannot be read, or is no text.
+    /// When it cannot be read.
     pub fn read_log(&self, phase: Phase, log: LogType, from: u64, most: u64) -> io::Result<String> {
-        let log = File::open(self.log(phase, log))?;
+        let log = files::open_regular(&self.log(phase, log))?;
         let left = log.metadata()?.len().saturating_sub(from);
         let length = usize::try_from(left.min(most)).unwrap_or(0);
         let mut bytes = vec![0; length];
         log.read_exact_at(&mut bytes, from)?;
-        if let Err(error) = std::str::from_utf8(&bytes)
-            && error.error_len().is_none()
-        {
-            // The end cuts a character: it goes with the next piece.
-            bytes.truncate(error.valid_up_to());
+        let mut from = 0;
+        while let Some(Err(error)) = bytes.get(from..).map(std::str::from_utf8) {
+            from += error.valid_up_to();
+            match error.error_len() {
+                // The end cuts a character: it goes with the next piece.
+                None if from > 0 => bytes.truncate(from),
+                length => {
+                    let end = length.map_or(bytes.len(), |length| from + length);
+                    let broken = bytes.get_mut(from..end).unwrap_or_default();
+                    broken.fill(b'?');
+                    from = end;
+                }
+            }
         }
         String::from_utf8(bytes).map_err(io::Error::other)
     }
@@ -291,6 +318,16 @@ impl Record {
         let partial = self.directory.join("device-info.partial");
         files::create_fresh(&partial)?.write_all(text.as_bytes())?;
         fs::rename(partial, self.device_info())
+    }
+
+    /// The device's information, as it was kept last.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no text.
+    pub fn read_device_info(&self) -> io::Result<String> {
+        let read = files::read_regular_of(&self.device_info(), None, LONGEST_DOCUMENT);
+        let bytes = read?.ok_or(io::ErrorKind::NotFound)?;
+        String::from_utf8(bytes).map_err(io::Error::other)
     }
 
     /// Where the artifacts are kept, as a directory.
@@ -359,7 +396,7 @@ impl Records {
                 // Of an agent whose name begins with this one's, there is more.
                 let id = name.get(..36).filter(|id| is_uuid(id));
                 if id == Some(name) {
-                    let document = fs::read_to_string(path.join(DOCUMENT)).ok();
+                    let document = document_in(&path);
                     records.half_made.push((name.to_owned(), document));
                 } else if id.is_some() && name.ends_with(REMOVING) {
                     records.half_removed.push(path);
@@ -371,6 +408,8 @@ impl Records {
             }
             match Record::read(&path) {
                 Ok(Some(progress)) if progress.agent_id != agent_id => {}
+                // It names directories.
+                Ok(Some(progress)) if !is_uuid(&progress.job_id) => records.foreign.push(path),
                 Ok(Some(progress)) => match Record::open(&path) {
                     Ok(record) if progress.finished => records.owed.push((record, progress)),
                     Ok(record) => records.interrupted.push((record, progress)),
@@ -421,6 +460,56 @@ mod tests {
             let progress = Record::read(&record.directory).unwrap().unwrap();
             assert_eq!(progress.phases.len(), 2, "cut at {cut}");
         }
+        fs::remove_dir_all(basedir).unwrap();
+    }
+
+    /// Whoever had the disk in hand.
+    #[test]
+    fn a_record_that_is_broken_is_read_as_far_as_it_can_be() {
+        let basedir = basedir("broken");
+        let record = Record::create(&basedir, ID, "a", "{}").unwrap();
+        let (phase, log) = (Phase::Test, LogType::Output);
+        let path = record.log(phase, log);
+        let read = |from, most| record.read_log(phase, log, from, most);
+        fs::write(&path, b"\xff\xfea\xc3(\xe2\x82\xac\xe2\x82").unwrap();
+        assert_eq!(read(0, 99).unwrap(), "??a?(€");
+        assert_eq!(read(0, 7).unwrap(), "??a?(");
+        assert_eq!(read(8, 99).unwrap(), "??", "there is no more");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(read(0, 99).is_err());
+        assert_eq!(record.log_length(phase, log), 0);
+        // Who opened that to read would wait for a writer.
+        for name in [DOCUMENT, JOURNAL] {
+            let path = record.directory.join(name);
+            fs::remove_file(&path).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+        }
+        assert_eq!(record.document(), None);
+        let found = Records::find(&basedir, "a").unwrap();
+        assert_eq!(found.foreign, [record.directory()]);
+        fs::remove_dir_all(basedir).unwrap();
+    }
+
+    #[test]
+    fn an_entry_without_an_end_is_none() {
+        let basedir = basedir("endless");
+        let record = Record::create(&basedir, ID, "a", "{}").unwrap();
+        let mut journal = files::open_append(&record.directory.join(JOURNAL)).unwrap();
+        let end = journal.metadata().unwrap().len();
+        journal.set_len(end + (1 << 30)).unwrap();
+        journal.write_all(b"\n").unwrap();
+        journal
+            .write_all(Entry::Complete.to_line().as_bytes())
+            .unwrap();
+        let progress = Record::read(&record.directory).unwrap().unwrap();
+        assert!(progress.complete);
+        let other = basedir.join("../../etc").display().to_string();
+        let other = Record::create(&basedir, "other", &other, "{}").unwrap();
+        let progress = Record::read(&other.directory).unwrap().unwrap();
+        let found = Records::find(&basedir, &progress.agent_id).unwrap();
+        assert_eq!(found.foreign, [other.directory], "its id is no job's");
         fs::remove_dir_all(basedir).unwrap();
     }
 

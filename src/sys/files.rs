@@ -101,7 +101,13 @@ pub fn open_stderr_unwaiting() -> io::Result<File> {
 /// Gives this user all rights to a directory of its own; a link to one is left
 /// alone. That it could not be done shows when it is used.
 pub fn open_up(path: &Path) {
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+    // Held by what needs no right to it, so that it stays the same one.
+    let held = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path);
+    if let Ok(held) = held {
+        let path = format!("/proc/self/fd/{}", held.as_raw_fd());
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     }
 }
@@ -131,6 +137,9 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         other => regular(other?),
     }
 }
+
+/// Directories below each other that are packed.
+pub const PACKED_LEVELS: usize = 128;
 
 /// How long a file of text is without half a character at its end.
 ///
@@ -185,12 +194,11 @@ pub fn read_regular_of(path: &Path, owner: Option<u32>, limit: u64) -> io::Resul
 /// When the tree cannot be walked or changed, or is deeper than anybody needs.
 pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
     /// Each directory is held open, and what is in it reached through that: another
-    /// process of its owner's may put links in the way.
-    fn walk(directory: &Path, owner: u32, levels: u32) -> io::Result<u64> {
+    /// process of its owner's may put links in the way. What lies deeper than what is
+    /// packed is left alone.
+    fn walk(directory: &Path, owner: u32, levels: usize) -> io::Result<u64> {
         let Some(levels) = levels.checked_sub(1) else {
-            return Err(io::Error::other(
-                "it has too many directories in each other",
-            ));
+            return Ok(0);
         };
         let held = OpenOptions::new()
             .read(true)
@@ -210,7 +218,7 @@ pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
         }
         Ok(removed)
     }
-    walk(directory, owner, 128)
+    walk(directory, owner, PACKED_LEVELS)
 }
 
 /// The whole of a file that a person named, up to `limit` bytes: it may be a link,

@@ -60,7 +60,7 @@ impl Api {
         let json = self.json(action, &text)?;
         let data =
             AgentData::read(json).map_err(|error| self.unreadable(action, &error.to_string()))?;
-        self.common.faults.over(action);
+        self.common.understand(action);
         Ok(data)
     }
 
@@ -123,7 +123,7 @@ impl Api {
         if !document.as_ref().is_none_or(is_job) {
             return Err(self.unreadable(action, "it is neither a job nor empty (204)"));
         }
-        self.common.faults.over(action);
+        self.common.understand(action);
         Ok(document)
     }
 
@@ -140,7 +140,7 @@ impl Api {
                 read_known(&mut reply.reader()).map_err(|cause| self.unreadable(action, &cause))?
             }
         };
-        self.common.faults.over(action);
+        self.common.understand(action);
         Ok(known)
     }
 
@@ -395,7 +395,7 @@ impl Api {
         if text.trim_start().starts_with('<') {
             return Err(self.unreadable(action, "it is a page of HTML, not the server's"));
         }
-        self.common.faults.over(action);
+        self.common.understand(action);
         Ok(())
     }
 

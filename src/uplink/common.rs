@@ -8,6 +8,7 @@ use super::upload::Lengths;
 use super::{Settings, TlsFiles};
 use crate::metrics::Metrics;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What they share.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Common {
     pub(super) cookie: Mutex<Option<String>>,
     pub(super) lengths: Lengths,
     pub(super) metrics: Metrics,
+    /// How many answers were what they should be.
+    understood: AtomicU64,
 }
 
 impl Common {
@@ -51,6 +54,18 @@ impl Common {
             cookie: Mutex::new(cookie),
             lengths: Lengths::default(),
             metrics,
+            understood: AtomicU64::new(0),
         }
+    }
+
+    /// An answer was what it should be.
+    pub(super) fn understand(&self, action: &str) {
+        self.faults.over(action);
+        self.understood.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were so far.
+    pub(super) fn understood(&self) -> u64 {
+        self.understood.load(Ordering::Relaxed)
     }
 }

@@ -60,8 +60,8 @@ pub(super) struct Delivery {
     largest_fragment: u64,
     backoff: Backoff,
     longest_pause: Duration,
-    /// Since when the step that is next fails, although the server answers.
-    failing: Option<Instant>,
+    /// That the step which is next fails, although the server answers.
+    failing: Option<Failing>,
     /// The artifacts come after `complete`.
     artifacts_last: bool,
     /// So often they were refused after that.
@@ -73,10 +73,19 @@ pub(super) struct Delivery {
     doubt: Option<Doubt>,
     /// The next fragment may repeat what the server has.
     repeats: bool,
-    /// One did, and it is not known by how much.
+    /// One did, or it could not be looked what was there before: nobody knows what the
+    /// lengths there mean.
     uncounted: bool,
     /// No parent waits for the device's information.
     allocation_is_over: bool,
+}
+
+/// A step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Failing {
+    since: Instant,
+    /// How many calls had been understood when it failed last.
+    understood: u64,
 }
 
 /// The server may have a fragment of which it is not known.
@@ -118,10 +127,7 @@ impl Delivery {
     /// The same for a record of an earlier life: nothing is synced for a fragment,
     /// so that the server may have more than is on record.
     pub(super) fn of_an_earlier_life(mut self) -> Delivery {
-        self.doubt = Some(Doubt {
-            read_at: Instant::now(),
-            failures: 0,
-        });
+        self.doubt_after_the_end();
         self.allocation_is_over = true;
         self
     }
@@ -172,6 +178,8 @@ impl Delivery {
                     Step::Wait(Some(doubt.read_at))
                 }
                 (Step::Fragment(..), Some(_)) => Step::ReadBack,
+                // Once there is more there, nobody can tell what was there before.
+                (Step::Fragment(..), None) if self.progress.found.is_none() => Step::ReadBack,
                 (step, _) => step,
             };
         }
@@ -245,9 +253,7 @@ impl Delivery {
             // An outage says nothing about this step; but who cuts off uploads
             // may well answer everything else.
             Err(Failure::Unreachable { .. }) if step != Step::Artifacts => self.failing = None,
-            Err(_) => {
-                self.failing.get_or_insert_with(Instant::now);
-            }
+            Err(_) => self.fails(api.common.understood()),
         }
         // After a refusal that leaves nothing else to do, the rest is set there.
         if result.is_err() || self.backoff.resting(Instant::now()).is_none() {
@@ -260,10 +266,22 @@ impl Delivery {
         self.backoff.failures()
     }
 
+    /// The step that is next has failed. Where nothing else has been understood since it
+    /// failed last, that is an outage, whatever it looks like, and says nothing about it.
+    fn fails(&mut self, understood: u64) {
+        let since = match self.failing {
+            Some(failing) if failing.understood != understood => failing.since,
+            _ => Instant::now(),
+        };
+        self.failing = Some(Failing { since, understood });
+    }
+
     /// Whether the step that is next has failed for longer than anybody waits.
-    fn is_hopeless(&self) -> bool {
-        self.failing
-            .is_some_and(|since| since.elapsed() >= STEP_PATIENCE)
+    fn is_hopeless(&self, api: &Api) -> bool {
+        self.failing.is_some_and(|failing| {
+            failing.since.elapsed() >= STEP_PATIENCE
+                && failing.understood != api.common.understood()
+        })
     }
 
     /// Writes down what the server has. Where the disk does not take that, it is
@@ -295,11 +313,9 @@ mod tests {
         let id = "4a01916a-c18b-4c2c-87bb-7da770768044";
         std::fs::create_dir_all(basedir).unwrap();
         let record = Record::create(basedir, id, "a", "{}").unwrap();
-        Delivery::new(
-            Arc::new(record),
-            Progress::default(),
-            Duration::from_secs(30),
-        )
+        let mut progress = Progress::default();
+        progress.apply(&Entry::Found(Vec::new()));
+        Delivery::new(Arc::new(record), progress, Duration::from_secs(30))
     }
 
     fn started(delivery: &mut Delivery, phase: Phase, log: &str) {
@@ -360,6 +376,55 @@ mod tests {
         assert_eq!(job.next(now), Step::Artifacts);
         job.apply(&Entry::ArtifactsSent);
         assert_eq!(job.next(now), Step::Done);
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    #[test]
+    fn before_anything_is_sent_it_is_looked_what_was_there() {
+        let basedir = std::env::temp_dir().join(format!("tfa-look-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        job.progress.found = None;
+        let now = Instant::now();
+        started(&mut job, Phase::Setup, "12345");
+        ended(&mut job, Phase::Setup);
+        assert_eq!(job.next(now), Step::ReadBack);
+        job.apply(&Entry::Found(Vec::new()));
+        assert_eq!(job.next(now), fragment(Phase::Setup, 0));
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    /// An agent that was killed may have had a fragment on its way, if there was one to
+    /// send.
+    #[test]
+    fn what_may_be_on_its_way_has_time_to_arrive() {
+        let basedir = std::env::temp_dir().join(format!("tfa-settle-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        started(&mut job, Phase::Setup, "12345");
+        sent(&mut job, Phase::Setup, 3);
+        ended(&mut job, Phase::Setup);
+        let mut job = job.of_an_earlier_life();
+        let now = Instant::now();
+        assert!(matches!(job.next(now), Step::Wait(Some(until)) if until > now));
+        assert_eq!(job.next(now + Duration::from_secs(5)), Step::ReadBack);
+        sent(&mut job, Phase::Setup, 5);
+        let job = job.of_an_earlier_life();
+        assert_eq!(job.next(Instant::now()), Step::Status(Phase::Setup));
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    /// Where nothing else is understood either, that is an outage.
+    #[test]
+    fn a_step_is_only_hopeless_where_others_are_not() {
+        let basedir = std::env::temp_dir().join(format!("tfa-hopeless-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        let since = |job: &Delivery| job.failing.unwrap().since;
+        job.fails(7);
+        let first = since(&job);
+        job.fails(8);
+        job.fails(12);
+        assert_eq!(since(&job), first);
+        job.fails(12);
+        assert!(since(&job) > first);
         std::fs::remove_dir_all(basedir).unwrap();
     }
 

@@ -215,6 +215,7 @@ impl LiveJob {
             Err(failure) => {
                 self.check_failures = self.check_failures.saturating_add(1);
                 self.check_asked = failure.retry_after();
+                self.delivery.not_learnt(self.check_asked);
             }
         }
         if std::mem::take(&mut self.check_now) {

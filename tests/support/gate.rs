@@ -21,6 +21,11 @@ impl Gate {
         format!("while [ -d '{lab}' ] && [ ! -e '{gate}' ]; do sleep 0.05; done")
     }
 
+    /// Makes the next command wait.
+    pub fn shut(&self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+
     /// Lets the command go on.
     pub fn open(&self) {
         fs::write(&self.0, "open").unwrap();

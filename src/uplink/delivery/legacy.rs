@@ -6,11 +6,11 @@ use super::steps::is_lasting;
 use crate::info;
 use crate::job::{Entry, LOG_TYPES, LogType, Phase};
 use crate::json::Object;
+use crate::sys::files;
 use crate::uplink::api::Api;
 use crate::uplink::era::{LogPiece, Posted};
 use crate::uplink::failure::Failure;
 use crate::uplink::waiting::FRAGMENT_INTERVAL;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -150,7 +150,7 @@ impl Delivery {
         self.is_legacy(api)
             && self
                 .failing
-                .is_some_and(|since| since.elapsed() >= LIVE_PATIENCE)
+                .is_some_and(|failing| failing.since.elapsed() >= LIVE_PATIENCE)
     }
 
     /// The result: all that lasts of the job.
@@ -223,7 +223,7 @@ pub(super) fn whole_lines(text: &str) -> usize {
 
 /// The end of a text file: at most so many bytes, and whole characters only.
 fn end_of(path: &Path, most: u64) -> io::Result<String> {
-    let file = File::open(path)?;
+    let file = files::open_regular(path)?;
     let from = file.metadata()?.len().saturating_sub(most);
     let mut bytes = vec![0; usize::try_from(most).unwrap_or(0)];
     let mut length = 0;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A request that is on its way may take this long to be stored.
 const SETTLING: Duration = Duration::from_secs(5);
+/// After a look that came to nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// So many readings in a row that come to nothing, although the server answers,
 /// mean that there will be none.
 const READINGS: u32 = 3;
@@ -28,12 +30,30 @@ impl Delivery {
         });
     }
 
+    /// An earlier life of the agent may have ended in the middle of a fragment, where
+    /// there was something to send.
+    pub(super) fn doubt_after_the_end(&mut self) {
+        let is_unsent = self.progress.phases.iter().any(|phase| {
+            LOG_TYPES.iter().any(|&log| {
+                let progress = phase.logs.of(log);
+                !progress.refused && progress.sent < self.record.log_length(phase.phase, log)
+            })
+        });
+        let settling = if is_unsent { SETTLING } else { Duration::ZERO };
+        self.doubt = Some(Doubt {
+            read_at: Instant::now() + settling,
+            failures: 0,
+        });
+    }
+
     /// What is at the server and not of this run: what was there before it, and
     /// what may have been repeated.
     pub(in crate::uplink) fn learn(&mut self, known: &Known) {
-        let is_untouched = self.progress.next_fragment == Default::default();
-        let is_first = self.progress.found.is_none() && is_untouched;
-        if self.doubt.is_some() || !(is_first || self.uncounted) {
+        if self.progress.found.is_none() {
+            self.doubt = None;
+            return self.find(known);
+        }
+        if self.doubt.is_some() || !self.uncounted {
             return;
         }
         let more = |log: &LogLength| LogLength {
@@ -46,6 +66,27 @@ impl Delivery {
             None => Entry::Found(more.collect()),
         };
         self.uncounted = false;
+        self.note(&found);
+    }
+
+    /// It could not be seen what was there before; when to look again.
+    pub(in crate::uplink) fn not_learnt(&mut self, asked: Option<Duration>) {
+        if self.progress.found.is_none() && self.doubt.is_none() {
+            self.doubt = Some(Doubt {
+                read_at: Instant::now() + asked.unwrap_or_default().max(LOOK_AGAIN),
+                failures: 0,
+            });
+        }
+    }
+
+    /// Nothing of this run has been sent: all of it was there before.
+    fn find(&mut self, known: &Known) {
+        let logs = known.logs.iter().copied().filter(|log| log.bytes > 0);
+        let logs = logs.collect();
+        let found = match self.progress.kept {
+            Some(_) => Entry::ReadBack(logs),
+            None => Entry::Found(logs),
+        };
         self.note(&found);
     }
 
@@ -96,9 +137,12 @@ impl Delivery {
                 if self.doubt.is_none() {
                     let id = &self.progress.job_id;
                     let cause = failure.cause();
+                    let consequence = match self.progress.found {
+                        Some(_) => "what it did not acknowledge is sent again",
+                        None => "its output goes behind that",
+                    };
                     warning!(
-                        "cannot read back what the server has of job {id}: {cause}; what it did \
-                         not acknowledge is sent again"
+                        "cannot read back what the server has of job {id}: {cause}; {consequence}"
                     );
                     self.repeat();
                 }
@@ -110,12 +154,19 @@ impl Delivery {
     /// Sends what is in doubt once more, and says so.
     fn repeat(&mut self) {
         self.doubt = None;
-        self.repeats = true;
         self.uncounted = true;
+        match self.progress.found {
+            Some(_) => self.repeats = true,
+            // Nothing of this run was sent before that is on record.
+            None => self.note(&Entry::Found(Vec::new())),
+        }
     }
 
     /// Goes on after what the server has.
     fn believe(&mut self, known: &Known) {
+        if self.progress.found.is_none() {
+            return self.find(known);
+        }
         if let Some(kept) = self.progress.kept.clone() {
             self.discount(known, &kept);
         }
@@ -186,9 +237,9 @@ mod tests {
         for failures in [1, 2] {
             job.take(fragment, &api);
             assert_eq!(job.failures(), failures);
-            let since = job.failing.unwrap();
+            let failing = job.failing.unwrap();
             job.take(Step::ReadBack, &api);
-            assert_eq!((job.failures(), job.failing), (failures, Some(since)));
+            assert_eq!((job.failures(), job.failing), (failures, Some(failing)));
             assert!(job.doubt.is_none());
         }
         // It is taken, but nobody hears of that; the reading does.

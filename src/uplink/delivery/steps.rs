@@ -79,7 +79,7 @@ impl Delivery {
                 Ok(())
             }
             Err(failure)
-                if failure.is_refusal() || self.is_hopeless() || self.is_worthless(api) =>
+                if failure.is_refusal() || self.is_hopeless(api) || self.is_worthless(api) =>
             {
                 let what = format!("the {} of its {phase} phase", log.name());
                 self.refused(&what, failure.cause());
@@ -98,7 +98,7 @@ impl Delivery {
     /// The newest version: each one takes the place of those before.
     pub(super) fn device_info(&mut self, api: &Api) -> Result<(), Failure> {
         let version = self.progress.device_info;
-        let text = match std::fs::read_to_string(self.record.device_info()) {
+        let text = match self.record.read_device_info() {
             Err(error) if !is_lasting(&error) => return Err(self.unreadable(api, &error)),
             text => text.unwrap_or_default(),
         };
@@ -204,7 +204,7 @@ impl Delivery {
                 artifacts.remove();
                 Ok(())
             }
-            Err(failure) if failure.is_refusal() || self.is_hopeless() => {
+            Err(failure) if failure.is_refusal() || self.is_hopeless(api) => {
                 self.put_artifacts_off(&failure);
                 Ok(())
             }
@@ -320,7 +320,10 @@ impl Delivery {
 pub(super) fn is_lasting(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::Other
+        io::ErrorKind::NotFound
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::Other
     )
 }
 
