@@ -22,6 +22,9 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
 use ureq::{Agent, Body, SendBody, Timeout};
 
+/// A connection has two of them, with TLS four, in bytes; the head of an answer has
+/// half of one.
+const BUFFER: usize = 32 << 10;
 /// Below the server's ten seconds, so that no request meets a closing socket.
 const IDLE_AGE: Duration = Duration::from_secs(5);
 
@@ -131,6 +134,9 @@ impl Http {
                 .accept_encoding("identity")
                 .user_agent(concat!("testflinger-agent/", env!("CARGO_PKG_VERSION")))
                 .proxy(proxy.clone())
+                .input_buffer_size(BUFFER)
+                .output_buffer_size(BUFFER)
+                .max_response_header_size(BUFFER / 2)
                 .max_idle_age(IDLE_AGE)
                 .max_idle_connections(1)
                 .timeout_connect(Some(limits.connect))
