@@ -12,5 +12,7 @@ target=${1-}
 output=${OUTPUT-$root/target/cross/$target/testflinger-agent}
 cross_cargo build "$@"
 mkdir -p "$(dirname "$output")"
-cp "$built" "$output"
+# In one step, also over a file that runs.
+cp "$built" "$output.new"
+mv "$output.new" "$output"
 sh "$root/cross/describe.sh" "$output"
