@@ -70,10 +70,11 @@ cross:
 cross-all:
 	@for target in $$(ls cross/targets); do sh cross/build.sh $$target || exit 1; done
 
-# Without TLS, for where every kilobyte counts: the places in panics take fifty.
+# Without TLS, for where every kilobyte counts: the places in panics take fifty, and
+# what is inlined thirty.
 cross-plain:
 	@OUTPUT="target/cross/$(TARGET)/testflinger-agent-plain" \
-		CROSS_RUSTFLAGS="-Zlocation-detail=none" sh cross/build.sh "$(TARGET)" --no-default-features
+		CROSS_RUSTFLAGS="-Zlocation-detail=none -Cllvm-args=--inline-threshold=10" sh cross/build.sh "$(TARGET)" --no-default-features
 
 # The integration tests on the cross-built binary, in an emulator.
 cross-test:

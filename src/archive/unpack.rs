@@ -14,7 +14,6 @@ use crate::sys::User;
 use flate2::read::GzDecoder;
 use names::{harmless, plain, plain_target};
 use records::{extensions, long_name, record};
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -81,7 +80,7 @@ pub fn unpack(source: &mut dyn Read, room: &Room<'_>) -> Result<(), Fault> {
         room,
         top: PathBuf::from(format!("/proc/self/fd/{}", room.directory.as_raw_fd())),
         left: room.bytes,
-        links: BTreeMap::new(),
+        links: Vec::new(),
         remembered: 0,
     };
     let unpacked = unpacker.all(&mut source);
@@ -129,13 +128,19 @@ impl<R: Read> Read for Zeros<R> {
     }
 }
 
+/// A link that is to be made.
+struct Link {
+    path: PathBuf,
+    target: PathBuf,
+}
+
 struct Unpacker<'a> {
     room: &'a Room<'a>,
     top: PathBuf,
     /// Bytes that the files may still have.
     left: u64,
-    /// Those that are to be made, and where they lead.
-    links: BTreeMap<PathBuf, PathBuf>,
+    /// Those that are to be made, in the order of their paths.
+    links: Vec<Link>,
     remembered: usize,
 }
 
@@ -228,9 +233,10 @@ impl Unpacker<'_> {
                 let found = plain(target.unwrap_or_default()).map_err(&refused)?;
                 let found = found.ok_or_else(|| refused("is a link to nothing"))?;
                 self.parents(&path)?;
-                match self.links.get(&found) {
+                let found_link = self.place_of(&found).ok();
+                match found_link.and_then(|at| self.links.get(at)) {
                     // That is another one which leads there, and may be somewhere else.
-                    Some(target) => {
+                    Some(Link { target, .. }) => {
                         let target = link(target.as_os_str().as_bytes())?;
                         self.remember(path, target)
                     }
@@ -314,7 +320,9 @@ impl Unpacker<'_> {
 
     /// What is there twice is what it was last; a link to what it was stays that.
     fn make_way(&mut self, path: &Path) -> Result<(), Fault> {
-        self.links.remove(path);
+        if let Ok(at) = self.place_of(path) {
+            self.links.remove(at);
+        }
         match fs::remove_file(self.top.join(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(path, &error)),
             _ => Ok(()),
@@ -337,17 +345,25 @@ impl Unpacker<'_> {
 
     fn remember(&mut self, path: PathBuf, target: PathBuf) -> Result<(), Fault> {
         let paths = path.as_os_str().len() + target.as_os_str().len();
-        self.remembered += 2 * size_of::<PathBuf>() + paths;
+        self.remembered += size_of::<Link>() + paths;
         if self.remembered > LINKS {
             return Err(Fault::Archive("it has too many links".into()));
         }
         self.make_way(&path)?;
-        self.links.insert(path, target);
+        let (Ok(at) | Err(at)) = self.place_of(&path);
+        self.links.insert(at, Link { path, target });
         Ok(())
     }
 
+    /// Where the link of this path is, or would be.
+    fn place_of(&self, path: &Path) -> Result<usize, usize> {
+        let path = path.as_os_str();
+        self.links
+            .binary_search_by(|link| link.path.as_os_str().cmp(path))
+    }
+
     fn make_links(&self) -> Result<(), Fault> {
-        for (path, target) in &self.links {
+        for Link { path, target } in &self.links {
             let at = self.top.join(path);
             let made = symlink(target, &at).and_then(|()| match self.room.owner {
                 Some(owner) => owner.give_link(&at),
