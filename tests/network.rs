@@ -647,6 +647,46 @@ fn a_server_that_asks_for_patience_with_output_is_asked_about_cancellation_all_t
     lab.wait_until_complete(&next);
 }
 
+/// The first look at what the server has of a job may have to wait; what comes after the
+/// job need not.
+#[test]
+fn a_server_that_asks_for_patience_with_a_result_holds_up_no_next_job() {
+    let lab = Lab::new().command("test", "echo tested");
+    let later = [("Retry-After", "3000")];
+    lab.server
+        .answer_with("GET", "/v1/result/*", 1, 503, &later, "");
+    lab.submit_test();
+    let agent = lab.agent();
+    agent.wait_for_log("not all of it is at the server");
+    let next = lab.submit_test();
+    lab.wait_until_complete(&next);
+    assert_eq!(lab.body(&next, Phase::Test), "tested\n");
+}
+
+#[test]
+fn row_24_what_a_job_says_of_its_device_in_an_outage_arrives_after_it() {
+    let lab = Lab::new().with_proxy();
+    let gate = Gate::new(&lab.scratch, "provision");
+    let lab = lab.command(
+        "provision",
+        &format!(
+            "echo begun; {}; echo '{{\"device_info\": {{\"device_ip\": \"10.1.2.3\"}}}}' > \
+             device-info.json",
+            gate.words()
+        ),
+    );
+    let job = lab.submit(r#""provision_data": {"url": "x"}"#);
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Provision, "begun");
+    lab.proxy().set_down(true);
+    gate.open();
+    agent.wait_for_log("not all of it is at the server");
+    lab.proxy().set_down(false);
+    lab.wait_until_complete(&job);
+    let result = lab.server.result(&job);
+    assert!(result.contains("10.1.2.3"), "{result}\n{}", agent.log());
+}
+
 #[test]
 fn artifacts_go_with_their_length_where_chunks_are_refused() {
     for status in [400, 411] {

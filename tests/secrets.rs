@@ -77,7 +77,7 @@ fn row_38_a_secret_shows_nowhere_and_is_in_the_environment_of_its_phase_only() {
         "env | grep -e ^KEY -e ^NONE; echo \"$KEY$KEY\"; printf %s \"x$KEY\" | base64; \
          echo \"serial $KEY\" > test-serial.log; \
          echo \"{{\\\"device_info\\\": {{\\\"$KEY\\\": [\\\"$KEY.\\\"]}}}}\" > device-info.json; \
-         echo printed; {}; cat test.log > '{scratch}/copy'; cat /proc/*/cmdline > '{scratch}/words' 2>&1",
+         echo printed; {}; cat test.log > '{scratch}/copy'; cat /proc/$$/cmdline /proc/$PPID/cmdline > '{scratch}/words'",
         gate.words()
     );
     let other = "echo \"key: ${KEY-none}\"; cat testflinger.json";

@@ -169,6 +169,14 @@ pub(super) fn clear_place(
             .find(|place| place.is_dir())
     };
     let artifacts = artifacts.or_else(|| if is_taken_up { moved() } else { None });
+    let artifacts = artifacts.filter(|path| {
+        let looked_at = remove_what_is_another_s(path, workspace.owner());
+        looked_at
+            .inspect_err(|error| {
+                warning!("the artifacts of job {job_id} are not sent: {error}");
+            })
+            .is_ok()
+    });
     let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
     if !keep_workspace
         && !artifacts.as_ref().is_some_and(still_there)
@@ -222,15 +230,13 @@ fn keep_artifacts(
         }
         other => other?,
     }
-    if let Some(owner) = workspace.owner() {
-        remove_what_is_another_s(&to, owner)?;
-    }
     Ok(Some(to))
 }
 
 /// Looks at the artifacts where only the agent can put others in their place: before, a
-/// process of the job's user could.
-fn remove_what_is_another_s(artifacts: &Path, owner: u32) -> io::Result<()> {
+/// process of the job's user could, if it has one of its own.
+fn remove_what_is_another_s(artifacts: &Path, owner: Option<u32>) -> io::Result<()> {
+    let Some(owner) = owner else { return Ok(()) };
     let metadata = fs::symlink_metadata(artifacts)?;
     if !metadata.is_dir() || metadata.uid() != owner {
         return Err(io::Error::other("they are no directory of the job's user"));

@@ -283,6 +283,10 @@ impl Agent {
     /// workspace goes.
     fn finish(&mut self, mut running: Running) {
         self.events.drop_leftovers();
+        if self.abandoned {
+            // As after a crash: the next life takes the job up.
+            return;
+        }
         self.say_status(&format!("job {}: clearing up", running.job.id));
         let artifacts = running.workspace.take().and_then(|workspace| {
             let id = running.job.id.clone();

@@ -220,7 +220,8 @@ impl Tree {
     /// to a later process.
     fn sessions(&self) -> impl Iterator<Item = i32> {
         let is_ours = |leader: &&Process| {
-            Process::find(leader.pid).is_none_or(|found| found.started == leader.started)
+            let found = Process::find(leader.pid);
+            leader.started == 0 || found.is_none_or(|found| found.started == leader.started)
         };
         self.sessions
             .iter()

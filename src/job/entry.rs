@@ -256,7 +256,7 @@ impl Entry {
     }
 
     /// Whether the entry must survive a power cut before anybody is told of it.
-    /// What the server has can be found out again, and a phase whose beginning is
+    /// What the server has can be found out again, but for what was there before, and a phase whose beginning is
     /// lost is not run after a power cut either, but for the cleanup: it begins anew
     /// then, after what it had printed. Cards wear out.
     #[must_use]
@@ -265,6 +265,7 @@ impl Entry {
             self,
             Entry::Taken { .. }
                 | Entry::TakenUp(_)
+                | Entry::Found(_)
                 | Entry::ReadBack(_)
                 | Entry::Started(Phase::Cleanup)
                 | Entry::Ended { .. }

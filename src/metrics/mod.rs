@@ -231,6 +231,12 @@ impl Metrics {
         self.lock().health.verdict(now)
     }
 
+    /// Whether the last request got an answer of the server's.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.lock().health.answers()
+    }
+
     /// All of it, in Prometheus' text format.
     #[must_use]
     pub fn text(&self) -> String {

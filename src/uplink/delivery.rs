@@ -95,6 +95,18 @@ struct Doubt {
     read_at: Instant,
     /// Readings that it refused.
     failures: u32,
+    /// How many calls had been understood when a reading had no answer last.
+    unanswered: Option<u64>,
+}
+
+impl Doubt {
+    fn until(read_at: Instant) -> Doubt {
+        Doubt {
+            read_at,
+            failures: 0,
+            unanswered: None,
+        }
+    }
 }
 
 impl Delivery {

@@ -166,6 +166,7 @@ impl LiveJob {
         }
         match self.delivery.next(now) {
             Step::Done => Turn::Delivered,
+            Step::Wait(Some(until)) if finished && is_long(until) => Turn::Owed,
             Step::Wait(until) => {
                 let allocation_due = self.allocation_due(now);
                 if allocation_due.is_some_and(|due| due <= now) {

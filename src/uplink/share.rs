@@ -26,9 +26,12 @@ impl Sharing {
         }
     }
 
-    /// Does it once more, before the agent ends or begins anew.
+    /// Does it once more, before the agent ends or begins anew; a server that is away is
+    /// not waited for.
     pub(super) fn finish(&mut self, api: &Api) {
-        self.tell(api, Instant::now());
+        if api.common.metrics.answers() {
+            self.tell(api, Instant::now());
+        }
     }
 
     fn tell(&mut self, api: &Api, now: Instant) {

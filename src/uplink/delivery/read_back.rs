@@ -24,10 +24,7 @@ pub(super) const REPEATS: &str =
 impl Delivery {
     /// A fragment may have been stored, or not.
     pub(super) fn doubt(&mut self) {
-        self.doubt = Some(Doubt {
-            read_at: Instant::now() + SETTLING,
-            failures: 0,
-        });
+        self.doubt = Some(Doubt::until(Instant::now() + SETTLING));
     }
 
     /// An earlier life of the agent may have ended in the middle of a fragment, where
@@ -40,10 +37,7 @@ impl Delivery {
             })
         });
         let settling = if is_unsent { SETTLING } else { Duration::ZERO };
-        self.doubt = Some(Doubt {
-            read_at: Instant::now() + settling,
-            failures: 0,
-        });
+        self.doubt = Some(Doubt::until(Instant::now() + settling));
     }
 
     /// What is at the server and not of this run: what was there before it, and
@@ -72,10 +66,8 @@ impl Delivery {
     /// It could not be seen what was there before; when to look again.
     pub(in crate::uplink) fn not_learnt(&mut self, asked: Option<Duration>) {
         if self.progress.found.is_none() && self.doubt.is_none() {
-            self.doubt = Some(Doubt {
-                read_at: Instant::now() + asked.unwrap_or_default().max(LOOK_AGAIN),
-                failures: 0,
-            });
+            let pause = asked.unwrap_or_default().max(LOOK_AGAIN);
+            self.doubt = Some(Doubt::until(Instant::now() + pause));
         }
     }
 
@@ -126,14 +118,15 @@ impl Delivery {
                 self.believe(&known);
                 Ok(())
             }
-            // An outage says nothing about the next reading.
-            Err(failure @ Failure::Unreachable { .. }) => Err(failure),
             Err(failure) => {
-                let failures = self.doubt.map_or(0, |doubt| doubt.failures) + 1;
-                self.doubt = (failures < READINGS).then(|| Doubt {
-                    read_at: Instant::now(),
-                    failures,
-                });
+                let mut doubt = self.doubt.unwrap_or(Doubt::until(Instant::now()));
+                if self.says_nothing(&failure, &mut doubt, api.common.understood()) {
+                    self.doubt = Some(doubt);
+                    return Err(failure);
+                }
+                doubt.failures += 1;
+                doubt.read_at = Instant::now();
+                self.doubt = (doubt.failures < READINGS).then_some(doubt);
                 if self.doubt.is_none() {
                     let id = &self.progress.job_id;
                     let cause = failure.cause();
@@ -151,14 +144,27 @@ impl Delivery {
         }
     }
 
-    /// Sends what is in doubt once more, and says so.
+    /// Whether a failed reading is that of an outage, which says nothing about the next
+    /// one. Who answers everything else is there.
+    fn says_nothing(&self, failure: &Failure, doubt: &mut Doubt, understood: u64) -> bool {
+        let Failure::Unreachable { was_there, .. } = failure else {
+            return false;
+        };
+        let before = doubt.unanswered.replace(understood);
+        !was_there || before.is_none_or(|before| before == understood)
+    }
+
+    /// Sends what is in doubt once more, and says so; nothing is, where nothing of this
+    /// run was sent before. Both are settled with that.
     fn repeat(&mut self) {
         self.doubt = None;
         self.uncounted = true;
-        match self.progress.found {
-            Some(_) => self.repeats = true,
-            // Nothing of this run was sent before that is on record.
-            None => self.note(&Entry::Found(Vec::new())),
+        self.repeats |= self.progress.found.is_some();
+        let found = self.progress.found.clone();
+        if self.progress.kept.is_some() {
+            self.note(&Entry::ReadBack(found.unwrap_or_default()));
+        } else if found.is_none() {
+            self.note(&Entry::Found(Vec::new()));
         }
     }
 

@@ -1,8 +1,8 @@
 //! The steps of a delivery: one call, and what becomes of the job by its answer.
 
-use super::Delivery;
 use super::legacy::whole_lines;
 use super::read_back::REPEATS;
+use super::{Delivery, Failing};
 use crate::job::{Artifacts, Entry, LogType, Phase};
 use crate::json::{Json, Object};
 use crate::uplink::api::Api;
@@ -121,7 +121,7 @@ impl Delivery {
                     return Err(Failure::transient(cause));
                 }
                 // It is the least of what is owed, and came from anybody.
-                Err(failure) if failure.is_refusal() || self.failures() >= DEVICE_ATTEMPTS => {
+                Err(failure) if failure.is_refusal() || self.is_alone(api, &failure) => {
                     self.refused("the device's information", failure.cause());
                 }
                 other => other?,
@@ -130,6 +130,14 @@ impl Delivery {
         }
         self.note(&Entry::DeviceInfoSent(version));
         Ok(())
+    }
+
+    /// Whether the device's information was tried so often, and other things are
+    /// understood meanwhile.
+    fn is_alone(&self, api: &Api, failure: &Failure) -> bool {
+        let is_outage = matches!(failure, Failure::Unreachable { .. });
+        let others = |failing: Failing| failing.understood != api.common.understood();
+        !is_outage && self.failures() >= DEVICE_ATTEMPTS && self.failing.is_some_and(others)
     }
 
     pub(super) fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
@@ -185,6 +193,11 @@ impl Delivery {
         let Some(path) = self.progress.artifacts.clone() else {
             return Ok(());
         };
+        if self.failing.is_some() {
+            // What else the server answers tells whether it is theirs; an idle agent may
+            // ask nothing for a long time.
+            let _ = api.agent_data();
+        }
         let artifacts = self.artifacts_at(path.clone());
         if let Err(error) = artifacts.open() {
             if !is_lasting(&error) {
