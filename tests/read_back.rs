@@ -143,7 +143,7 @@ fn row_21_an_agent_that_was_killed_before_it_looked_takes_nothing_for_its_own() 
     let lab = lab
         .command("setup", "seq 1 5000")
         .command("test", &format!("seq 1 5000; {}", gate.words()));
-    let id = "3a01916a-c18b-4c2c-87bb-7da770768044";
+    let id = "5c11916a-c18b-4c2c-87bb-7da770768044";
     let again = format!(r#""job_id": "{id}", "test_data": {{"test_cmds": "x"}}"#);
     let job = lab.submit(&again);
     gate.open();
@@ -152,11 +152,17 @@ fn row_21_an_agent_that_was_killed_before_it_looked_takes_nothing_for_its_own() 
     agent.signal("TERM");
     assert_eq!(agent.wait(), 0);
     let once = [Phase::Setup, Phase::Test].map(|phase| lab.output(&job, phase));
+    assert!(
+        once[1].ends_with("\n5000\n"),
+        "{}{}",
+        agent.log(),
+        lab.story()
+    );
     gate.shut();
     lab.proxy().on("GET", "/v1/result/*", 1_000, Fault::Hang);
     lab.submit(&again);
     let mut agent = lab.agent();
-    agent.wait_for_log("phase test of job 3a01916a-c18b-4c2c-87bb-7da770768044 begins");
+    agent.wait_for_log("phase test of job 5c11916a-c18b-4c2c-87bb-7da770768044 begins");
     let log = lab.scratch.path("results").join(&job).join("test.log");
     wait_for_text(&log, "5000\n");
     agent.signal("KILL");
