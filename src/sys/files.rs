@@ -101,14 +101,23 @@ pub fn open_stderr_unwaiting() -> io::Result<File> {
 /// Gives this user all rights to a directory of its own; a link to one is left
 /// alone. That it could not be done shows when it is used.
 pub fn open_up(path: &Path) {
+    let open = || fs::Permissions::from_mode(0o700);
     // Held by what needs no right to it, so that it stays the same one.
     let held = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(path);
-    if let Ok(held) = held {
+    let opened = held.and_then(|held| {
         let path = format!("/proc/self/fd/{}", held.as_raw_fd());
-        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+        fs::set_permissions(path, open())
+    });
+    // Whoever is not root can do no harm by a link: it is the job's user.
+    let is_directory = |metadata: fs::Metadata| metadata.is_dir();
+    if opened.is_err()
+        && super::process::effective_user() != 0
+        && fs::symlink_metadata(path).is_ok_and(is_directory)
+    {
+        let _ = fs::set_permissions(path, open());
     }
 }
 
