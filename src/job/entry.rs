@@ -256,9 +256,9 @@ impl Entry {
     }
 
     /// Whether the entry must survive a power cut before anybody is told of it.
-    /// What the server has can be found out again, but for what was there before, and a phase whose beginning is
-    /// lost is not run after a power cut either, but for the cleanup: it begins anew
-    /// then, after what it had printed. Cards wear out.
+    /// What the server has can be found out again, but for what was there before; and a
+    /// phase whose beginning is lost is not run after a power cut either, but for the
+    /// cleanup: it begins anew then, after what it had printed. Cards wear out.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         matches!(

@@ -5,8 +5,6 @@
 //! journal is only ever added to; a torn last line is ignored, and with it
 //! whatever it was about to say.
 
-use super::document::is_uuid;
-use super::refused::REFUSED;
 use super::{Entry, Job, LOG_TYPES, LogLength, LogType, PHASES, Phase, Progress};
 use crate::child::Secrets;
 use crate::sys::{self, files};
@@ -26,15 +24,15 @@ const LONGEST_ENTRY: u64 = 1 << 20;
 const LONGEST_DOCUMENT: u64 = 16 << 20;
 
 /// How the name of a record ends that is being removed.
-const REMOVING: &str = ".removing";
+pub(super) const REMOVING: &str = ".removing";
 
 /// How the name of a record begins that is being made or removed, before its own.
-fn hidden_prefix(agent_id: &str) -> String {
+pub(super) fn hidden_prefix(agent_id: &str) -> String {
     format!(".{}.", files::escape_name(agent_id))
 }
 
 /// The document in a record's directory, if it is there.
-fn document_in(directory: &Path) -> Option<String> {
+pub(super) fn document_in(directory: &Path) -> Option<String> {
     let read = files::read_regular_of(&directory.join(DOCUMENT), None, LONGEST_DOCUMENT);
     String::from_utf8(read.ok()??).ok()
 }
@@ -60,7 +58,7 @@ enum Journal {
 impl Record {
     /// Makes the record of a job that has been taken, with its document. Where
     /// there is one of the same id still, it stands beside that. It has its name
-    /// when it is whole: what is found half-made later is [`Records::half_made`].
+    /// when it is whole: what is found half-made later is [`super::Records::half_made`].
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -337,7 +335,7 @@ impl Record {
     }
 
     /// Removes the record: nothing is owed any more. What is found half-removed
-    /// later is one of [`Records::half_removed`].
+    /// later is one of [`super::Records::half_removed`].
     ///
     /// # Errors
     /// When something in it cannot be removed.
@@ -354,81 +352,14 @@ impl Record {
     }
 }
 
-/// What lies in a `results_basedir`.
-#[derive(Debug, Default)]
-pub struct Records {
-    /// Jobs of this agent that are over and not wholly delivered, and their
-    /// progress; the oldest first.
-    pub owed: Vec<(Record, Progress)>,
-    /// Jobs of this agent that were under way when it ended.
-    pub interrupted: Vec<(Record, Progress)>,
-    /// Jobs that it took, and did not come to put on record: their ids, and their
-    /// documents as far as they are there.
-    pub half_made: Vec<(String, Option<String>)>,
-    /// Records of this agent of which nothing is owed any more.
-    pub half_removed: Vec<PathBuf>,
-    /// Entries that are nobody's record.
-    pub foreign: Vec<PathBuf>,
-}
-
-impl Records {
-    /// Looks at every entry, and at those hidden ones that are this agent's.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn find(basedir: &Path, agent_id: &str) -> io::Result<Records> {
-        let mut entries: Vec<_> = fs::read_dir(basedir)?
-            .flatten()
-            .map(|entry| {
-                let changed = entry.metadata().and_then(|metadata| metadata.modified());
-                (changed.ok(), entry.path())
-            })
-            .collect();
-        entries.sort();
-        let mut records = Records::default();
-        let hidden = hidden_prefix(agent_id);
-        for (_, path) in entries {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with('.') {
-                let Some(name) = name.strip_prefix(&hidden).filter(|_| path.is_dir()) else {
-                    continue;
-                };
-                // Of an agent whose name begins with this one's, there is more.
-                let id = name.get(..36).filter(|id| is_uuid(id));
-                if id == Some(name) {
-                    let document = document_in(&path);
-                    records.half_made.push((name.to_owned(), document));
-                } else if id.is_some() && name.ends_with(REMOVING) {
-                    records.half_removed.push(path);
-                }
-                continue;
-            }
-            if name == REFUSED {
-                continue;
-            }
-            match Record::read(&path) {
-                Ok(Some(progress)) if progress.agent_id != agent_id => {}
-                // It names directories.
-                Ok(Some(progress)) if !is_uuid(&progress.job_id) => records.foreign.push(path),
-                Ok(Some(progress)) => match Record::open(&path) {
-                    Ok(record) if progress.finished => records.owed.push((record, progress)),
-                    Ok(record) => records.interrupted.push((record, progress)),
-                    Err(_) => records.foreign.push(path),
-                },
-                Ok(None) | Err(_) => records.foreign.push(path),
-            }
-        }
-        Ok(records)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::Records;
     use super::*;
 
-    const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
+    pub(in crate::job) const ID: &str = "4a01916a-c18b-4c2c-87bb-7da770768044";
 
-    fn basedir(name: &str) -> PathBuf {
+    pub(in crate::job) fn basedir(name: &str) -> PathBuf {
         let name = format!("tfa-record-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
@@ -505,43 +436,6 @@ mod tests {
             .unwrap();
         let progress = Record::read(&record.directory).unwrap().unwrap();
         assert!(progress.complete);
-        let other = basedir.join("../../etc").display().to_string();
-        let other = Record::create(&basedir, "other", &other, "{}").unwrap();
-        let progress = Record::read(&other.directory).unwrap().unwrap();
-        let found = Records::find(&basedir, &progress.agent_id).unwrap();
-        assert_eq!(found.foreign, [other.directory], "its id is no job's");
-        fs::remove_dir_all(basedir).unwrap();
-    }
-
-    #[test]
-    fn records_are_told_apart() {
-        let basedir = basedir("apart");
-        let finished = Record::create(&basedir, ID, "a", "{}").unwrap();
-        finished
-            .append(&Entry::Finished { artifacts: None })
-            .unwrap();
-        let again = Record::create(&basedir, ID, "a", "{}").unwrap();
-        assert!(again.directory.ends_with(format!("{ID}.2")));
-        Record::create(&basedir, "other", "b", "{}").unwrap();
-        fs::create_dir(basedir.join("lost+found")).unwrap();
-        fs::write(basedir.join(".a.lock"), "").unwrap();
-        // Of this agent, and of one whose name begins with this one's.
-        for half_made in [format!(".a.{ID}"), format!(".a.b.{ID}")] {
-            fs::create_dir(basedir.join(half_made)).unwrap();
-        }
-        let half_removed = [format!(".a.{ID}.2.removing"), format!(".a.b.{ID}.removing")]
-            .map(|name| basedir.join(name));
-        for path in &half_removed {
-            fs::create_dir(path).unwrap();
-        }
-        let records = Records::find(&basedir, "a").unwrap();
-        assert_eq!(records.owed.len(), 1);
-        assert_eq!(records.owed[0].1.job_id, ID);
-        assert_eq!(records.interrupted.len(), 1);
-        assert_eq!(records.interrupted[0].0.directory, again.directory);
-        assert_eq!(records.half_made, [(ID.to_owned(), None)]);
-        assert_eq!(records.half_removed, half_removed[..1]);
-        assert_eq!(records.foreign, [basedir.join("lost+found")]);
         fs::remove_dir_all(basedir).unwrap();
     }
 }

@@ -426,8 +426,27 @@ pub(super) fn percent(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::local::Server;
+    use crate::metrics::Metrics;
+    use crate::uplink::{Settings, TlsFiles};
+    use std::path::Path;
+
+    /// Calls of an agent `a` to this server; its token lies in the directory.
+    pub(in crate::uplink) fn api_of(server: &Server, directory: &Path) -> Api {
+        let token_file = directory.join("token");
+        let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
+        std::fs::write(&token_file, token).unwrap();
+        let settings = Settings {
+            server: server.url(),
+            tls: TlsFiles::default(),
+            agent_id: "a".into(),
+            token_file,
+            metrics: Metrics::default(),
+        };
+        Api::new(Arc::new(Common::new(settings))).unwrap()
+    }
 
     #[test]
     fn names_are_escaped() {

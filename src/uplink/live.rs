@@ -360,9 +360,7 @@ mod tests {
     use super::*;
     use crate::job::{Entry, Progress, Record};
     use crate::local::{Options, Server};
-    use crate::metrics::Metrics;
-    use crate::uplink::common::Common;
-    use crate::uplink::{Settings, TlsFiles};
+    use crate::uplink::api::tests::api_of;
     use std::sync::Arc;
 
     #[test]
@@ -374,17 +372,7 @@ mod tests {
             ..Options::default()
         })
         .unwrap();
-        let token_file = directory.join("token");
-        let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
-        std::fs::write(&token_file, token).unwrap();
-        let settings = Settings {
-            server: server.url(),
-            tls: TlsFiles::default(),
-            agent_id: "a".into(),
-            token_file,
-            metrics: Metrics::default(),
-        };
-        let api = Api::new(Arc::new(Common::new(settings))).unwrap();
+        let api = api_of(&server, &directory);
         let id = server.submit("{\"job_queue\": \"q\"}").unwrap();
         let record = Record::create(&directory, &id, "a", "{}").unwrap();
         let mut progress = Progress::default();

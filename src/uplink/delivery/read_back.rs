@@ -207,10 +207,7 @@ mod tests {
     use super::super::tests::delivery;
     use super::*;
     use crate::local::{Options, Server};
-    use crate::metrics::Metrics;
-    use crate::uplink::common::Common;
-    use crate::uplink::{Settings, TlsFiles};
-    use std::sync::Arc;
+    use crate::uplink::api::tests::api_of;
 
     /// The server answers, and takes no output: that it can be asked what it has is no
     /// end of that.
@@ -222,17 +219,7 @@ mod tests {
             ..Options::default()
         })
         .unwrap();
-        let token_file = basedir.join("token");
-        let token = format!("{{\"refresh_token\": \"{}\"}}", server.refresh_token());
-        std::fs::write(&token_file, token).unwrap();
-        let settings = Settings {
-            server: server.url(),
-            tls: TlsFiles::default(),
-            agent_id: "a".into(),
-            token_file,
-            metrics: Metrics::default(),
-        };
-        let api = Api::new(Arc::new(Common::new(settings))).unwrap();
+        let api = api_of(&server, &basedir);
         let mut job = delivery(&basedir);
         job.progress.job_id = server.submit("{\"job_queue\": \"q\"}").unwrap();
         let (phase, log) = (Phase::Test, LogType::Output);
