@@ -290,7 +290,7 @@ impl Api {
         let Common { tokens, faults, .. } = &*self.common;
         tokens
             .access(&self.http, faults, needed)
-            .map_err(|failed| self.without_answer(failed))
+            .map_err(|failed| self.without_answer(failed).waiting())
     }
 
     pub(super) fn send(
@@ -365,6 +365,7 @@ impl Api {
                 cause: format!("the answer cannot be used: {cause}"),
                 retry_after: None,
                 may_have_arrived,
+                waits: false,
             };
         }
         Failure::Unreachable {
@@ -382,6 +383,7 @@ impl Api {
             cause,
             retry_after: None,
             may_have_arrived: true,
+            waits: false,
         }
     }
 

@@ -111,7 +111,8 @@ impl Arrears {
 
 /// One step of one delivery; false when it is over.
 fn turn(delivery: &mut Delivery, api: &Api) -> bool {
-    match delivery.next(Instant::now()) {
+    let now = Instant::now();
+    match delivery.next(now) {
         Step::Done => {
             info!("delivered what job {} still owed", delivery.progress.job_id);
             close(delivery);
@@ -129,7 +130,7 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
         // Another one has something to do.
         Step::Wait(Some(_)) => true,
         step => {
-            delivery.take(step, api);
+            delivery.take(step, api, now);
             true
         }
     }

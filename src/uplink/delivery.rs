@@ -5,17 +5,18 @@
 //! the job runs, after an outage, and after a restart of the agent.
 
 mod legacy;
+mod patience;
 mod read_back;
 mod steps;
 
 use super::api::Api;
 use super::backoff::Backoff;
-use super::failure::Failure;
 use super::waiting::Waiting;
 use crate::job::{
     Entry, LOG_TYPES, LogProgress, LogType, PerLog, Phase, PhaseProgress, Progress, Record,
 };
 use crate::warning;
+use patience::Failing;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -23,9 +24,6 @@ use std::time::{Duration, Instant};
 /// Largest fragment, in bytes of text. JSON makes at most six of one, and the
 /// server takes 16 MB; the two buffers are all the memory that output needs.
 const LARGEST_FRAGMENT: u64 = 256 << 10;
-/// When artifacts or a fragment fail for as long as this although the server
-/// answers, the job goes on without them.
-const STEP_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +76,6 @@ pub(super) struct Delivery {
     uncounted: bool,
     /// No parent waits for the device's information.
     allocation_is_over: bool,
-}
-
-/// A step fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Failing {
-    since: Instant,
-    /// How many calls had been understood when it failed last.
-    understood: u64,
 }
 
 /// The server may have a fragment of which it is not known.
@@ -241,18 +231,18 @@ impl Delivery {
     }
 
     /// Takes a step. After a failure the delivery rests.
-    pub(super) fn take(&mut self, step: Step, api: &Api) {
+    pub(super) fn take(&mut self, step: Step, api: &Api, now: Instant) {
         if self.begin_anew(api) {
             return;
         }
         let sent = self.progress.bytes_sent();
         let result = match step {
-            Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from),
+            Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from, now),
             Step::ReadBack => self.read_back(api),
             Step::DeviceInfo => self.device_info(api),
             Step::Status(phase) => self.status(api, phase),
             Step::ProvisionLog => self.provision_log(api),
-            Step::Artifacts => self.artifacts(api),
+            Step::Artifacts => self.artifacts(api, now),
             Step::Complete => self.complete(api),
             Step::Wait(_) | Step::Done => Ok(()),
         };
@@ -262,10 +252,8 @@ impl Delivery {
         }
         match &result {
             Ok(()) => self.failing = None,
-            // An outage says nothing about this step; but who cuts off uploads
-            // may well answer everything else.
-            Err(Failure::Unreachable { .. }) if step != Step::Artifacts => self.failing = None,
-            Err(_) => self.fails(api.common.understood()),
+            Err(failure) if self.is_beside(step, failure, api) => self.failing = None,
+            Err(_) => self.fails(api.common.understood(), now),
         }
         // After a refusal that leaves nothing else to do, the rest is set there.
         if result.is_err() || self.backoff.resting(Instant::now()).is_none() {
@@ -276,24 +264,6 @@ impl Delivery {
     /// Attempts that failed since the last one that did not.
     pub(super) fn failures(&self) -> u32 {
         self.backoff.failures()
-    }
-
-    /// The step that is next has failed. Where nothing else has been understood since it
-    /// failed last, that is an outage, whatever it looks like, and says nothing about it.
-    fn fails(&mut self, understood: u64) {
-        let since = match self.failing {
-            Some(failing) if failing.understood != understood => failing.since,
-            _ => Instant::now(),
-        };
-        self.failing = Some(Failing { since, understood });
-    }
-
-    /// Whether the step that is next has failed for longer than anybody waits.
-    fn is_hopeless(&self, api: &Api) -> bool {
-        self.failing.is_some_and(|failing| {
-            failing.since.elapsed() >= STEP_PATIENCE
-                && failing.understood != api.common.understood()
-        })
     }
 
     /// Writes down what the server has. Where the disk does not take that, it is
@@ -421,22 +391,6 @@ mod tests {
         sent(&mut job, Phase::Setup, 5);
         let job = job.of_an_earlier_life();
         assert_eq!(job.next(Instant::now()), Step::Status(Phase::Setup));
-        std::fs::remove_dir_all(basedir).unwrap();
-    }
-
-    /// Where nothing else is understood either, that is an outage.
-    #[test]
-    fn a_step_is_only_hopeless_where_others_are_not() {
-        let basedir = std::env::temp_dir().join(format!("tfa-hopeless-{}", std::process::id()));
-        let mut job = delivery(&basedir);
-        let since = |job: &Delivery| job.failing.unwrap().since;
-        job.fails(7);
-        let first = since(&job);
-        job.fails(8);
-        job.fails(12);
-        assert_eq!(since(&job), first);
-        job.fails(12);
-        assert!(since(&job) > first);
         std::fs::remove_dir_all(basedir).unwrap();
     }
 

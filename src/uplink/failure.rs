@@ -30,6 +30,9 @@ pub enum Failure {
         retry_after: Option<Duration>,
         /// What was sent may have been stored all the same.
         may_have_arrived: bool,
+        /// Nothing is wrong with what was sent, but with who sent it, or when: nothing
+        /// is given up for that, however long it lasts.
+        waits: bool,
     },
     /// The server will not do this, however often it is asked.
     Refused {
@@ -46,7 +49,16 @@ impl Failure {
             cause: cause.into(),
             retry_after: None,
             may_have_arrived: false,
+            waits: false,
         }
+    }
+
+    /// The same, and nothing is wrong with what was to be sent.
+    pub(super) fn waiting(mut self) -> Failure {
+        if let Failure::Transient { waits, .. } = &mut self {
+            *waits = true;
+        }
+        self
     }
 
     /// The same, with something more to be said.
@@ -76,6 +88,12 @@ impl Failure {
             } => *may_have_arrived,
             Failure::Refused { .. } => false,
         }
+    }
+
+    /// Whether it is of no matter how long it lasts.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self, Failure::Transient { waits: true, .. })
     }
 
     /// When the server wants to be asked again, if it said so.
@@ -115,6 +133,8 @@ pub(super) fn settle(reply: Reply) -> Result<Reply, Failure> {
             retry_after,
             // Who says so may only stand before the server.
             may_have_arrived: status == 408 || status >= 500,
+            // No good token; too early.
+            waits: matches!(status, 401 | 403 | 429) || status == 503 && retry_after.is_some(),
         }),
         _ => Err(Failure::Refused {
             status,

@@ -180,7 +180,7 @@ impl LiveJob {
             // The artifacts were put off: they are sent beside the next jobs.
             Step::Artifacts if self.delivery.progress.complete => Turn::Owed,
             step => {
-                self.delivery.take(step, api);
+                self.delivery.take(step, api, now);
                 Turn::Again
             }
         }

@@ -27,9 +27,6 @@ const LARGEST_RESULT: usize = 12 << 20;
 /// people's programs ask for them every ten seconds: more pieces would be more
 /// empty lines, and no sooner there.
 const TEXT_INTERVAL: Duration = Duration::from_secs(10);
-/// A piece that is shown once is not worth more: the database of such a server is
-/// full when nobody looks.
-const LIVE_PATIENCE: Duration = Duration::from_secs(60);
 /// Somebody between the agent and the server may not know it for a moment.
 const UNKNOWN_ATTEMPTS: u32 = 2;
 
@@ -143,14 +140,6 @@ impl Delivery {
             }
             Err(failure) => Err(failure),
         }
-    }
-
-    /// Whether a piece that is shown once has failed for as long as it is worth.
-    pub(super) fn is_worthless(&self, api: &Api) -> bool {
-        self.is_legacy(api)
-            && self
-                .failing
-                .is_some_and(|failing| failing.since.elapsed() >= LIVE_PATIENCE)
     }
 
     /// The result: all that lasts of the job.

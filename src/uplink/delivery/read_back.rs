@@ -228,17 +228,17 @@ mod tests {
         server.answer("POST", "/v1/result/*/log/output", 2, 503, "");
         let fragment = Step::Fragment(phase, log, 0);
         for failures in [1, 2] {
-            job.take(fragment, &api);
+            job.take(fragment, &api, Instant::now());
             assert_eq!(job.failures(), failures);
             let failing = job.failing.unwrap();
-            job.take(Step::ReadBack, &api);
+            job.take(Step::ReadBack, &api, Instant::now());
             assert_eq!((job.failures(), job.failing), (failures, Some(failing)));
             assert!(job.doubt.is_none());
         }
         // It is taken, but nobody hears of that; the reading does.
         api.post_fragment(&job.progress.job_id, phase, log, 0, "123")
             .unwrap();
-        job.take(Step::ReadBack, &api);
+        job.take(Step::ReadBack, &api, Instant::now());
         assert_eq!(job.failing, None);
         assert_eq!(job.sent(phase, log), 3);
         drop(server);

@@ -1,8 +1,9 @@
 //! The steps of a delivery: one call, and what becomes of the job by its answer.
 
 use super::legacy::whole_lines;
+use super::patience::Failing;
 use super::read_back::REPEATS;
-use super::{Delivery, Failing};
+use super::{Delivery, Step};
 use crate::job::{Artifacts, Entry, LogType, Phase};
 use crate::json::{Json, Object};
 use crate::uplink::api::Api;
@@ -29,7 +30,9 @@ impl Delivery {
         phase: Phase,
         log: LogType,
         from: u64,
+        now: Instant,
     ) -> Result<(), Failure> {
+        let step = Step::Fragment(phase, log, from);
         let started = Instant::now();
         let mut text = match self
             .record
@@ -79,7 +82,9 @@ impl Delivery {
                 Ok(())
             }
             Err(failure)
-                if failure.is_refusal() || self.is_hopeless(api) || self.is_worthless(api) =>
+                if failure.is_refusal()
+                    || self.is_worthless(api, now)
+                    || self.is_hopeless(api, now) && !self.is_beside(step, &failure, api) =>
             {
                 let what = format!("the {} of its {phase} phase", log.name());
                 self.refused(&what, failure.cause());
@@ -135,9 +140,9 @@ impl Delivery {
     /// Whether the device's information was tried so often, and other things are
     /// understood meanwhile.
     fn is_alone(&self, api: &Api, failure: &Failure) -> bool {
-        let is_outage = matches!(failure, Failure::Unreachable { .. });
+        let is_beside = self.is_beside(Step::DeviceInfo, failure, api);
         let others = |failing: Failing| failing.understood != api.common.understood();
-        !is_outage && self.failures() >= DEVICE_ATTEMPTS && self.failing.is_some_and(others)
+        !is_beside && self.failures() >= DEVICE_ATTEMPTS && self.failing.is_some_and(others)
     }
 
     pub(super) fn status(&mut self, api: &Api, phase: Phase) -> Result<(), Failure> {
@@ -189,7 +194,7 @@ impl Delivery {
         }
     }
 
-    pub(super) fn artifacts(&mut self, api: &Api) -> Result<(), Failure> {
+    pub(super) fn artifacts(&mut self, api: &Api, now: Instant) -> Result<(), Failure> {
         let Some(path) = self.progress.artifacts.clone() else {
             return Ok(());
         };
@@ -217,7 +222,7 @@ impl Delivery {
                 artifacts.remove();
                 Ok(())
             }
-            Err(failure) if failure.is_refusal() || self.is_hopeless(api) => {
+            Err(failure) if failure.is_refusal() || self.is_hopeless(api, now) => {
                 self.put_artifacts_off(&failure);
                 Ok(())
             }
