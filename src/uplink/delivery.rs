@@ -239,11 +239,11 @@ impl Delivery {
         let result = match step {
             Step::Fragment(phase, log, from) => self.fragment(api, phase, log, from, now),
             Step::ReadBack => self.read_back(api),
-            Step::DeviceInfo => self.device_info(api),
+            Step::DeviceInfo => self.device_info(api, now),
             Step::Status(phase) => self.status(api, phase),
             Step::ProvisionLog => self.provision_log(api),
             Step::Artifacts => self.artifacts(api, now),
-            Step::Complete => self.complete(api),
+            Step::Complete => self.complete(api, now),
             Step::Wait(_) | Step::Done => Ok(()),
         };
         if step == Step::ReadBack && result.is_ok() && self.progress.bytes_sent() == sent {

@@ -2,8 +2,6 @@
 //! once, and what lasts comes with the job's result, all at once.
 
 use super::Delivery;
-use super::steps::is_lasting;
-use crate::info;
 use crate::job::{Entry, LOG_TYPES, LogType, Phase};
 use crate::json::Object;
 use crate::sys::files;
@@ -11,10 +9,11 @@ use crate::uplink::api::Api;
 use crate::uplink::era::{LogPiece, Posted};
 use crate::uplink::failure::Failure;
 use crate::uplink::waiting::FRAGMENT_INTERVAL;
+use crate::{info, warning};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So much of a log's end lasts, as agents of that time had it.
 const KEPT: u64 = 1 << 20;
@@ -143,11 +142,12 @@ impl Delivery {
     }
 
     /// The result: all that lasts of the job.
-    pub(super) fn complete_as_of_old(&mut self, api: &Api) -> Result<(), Failure> {
+    pub(super) fn complete_as_of_old(&mut self, api: &Api, now: Instant) -> Result<(), Failure> {
         let (mut contents, mut kept) = (Contents::Logs, KEPT);
         loop {
             let can_shrink = contents.has(LogType::Output) && kept > LEAST_KEPT;
-            let body = match self.result(contents, kept) {
+            let is_lost = |error: &io::Error| self.is_lost(error, api, now);
+            let body = match self.result(contents, kept, &is_lost) {
                 Ok(body) => body,
                 Err(error) => return Err(self.unreadable(api, &error)),
             };
@@ -179,17 +179,30 @@ impl Delivery {
     }
 
     /// The members of the result, with so many bytes of each log; `None` where that
-    /// is more than any server takes.
-    fn result(&self, contents: Contents, kept: u64) -> io::Result<Option<String>> {
+    /// is more than any server takes, and without those that are lost.
+    fn result(
+        &self,
+        contents: Contents,
+        kept: u64,
+        is_lost: &dyn Fn(&io::Error) -> bool,
+    ) -> io::Result<Option<String>> {
         let mut body = Object::new();
         for (phase, status) in self.progress.statuses() {
             if contents != Contents::Nothing {
                 body.integer(&format!("{phase}_status"), status);
             }
             for log in LOG_TYPES.into_iter().filter(|&log| contents.has(log)) {
-                let text = match end_of(&self.record.log(phase, log), kept) {
-                    Err(error) if !is_lasting(&error) => return Err(error),
-                    text => text.unwrap_or_default(),
+                let path = self.record.log(phase, log);
+                let text = match end_of(&path, kept) {
+                    Ok(text) => text,
+                    // A phase need not have each of them.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                    Err(error) if is_lost(&error) => {
+                        let path = path.display();
+                        warning!("cannot read {path}: {error}; the result goes without it");
+                        String::new()
+                    }
+                    Err(error) => return Err(error),
                 };
                 if !text.is_empty() {
                     body.string(&format!("{phase}_{}", log.name()), &text);
@@ -233,9 +246,9 @@ fn end_of(path: &Path, most: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::super::Step;
+    use super::super::patience::is_lasting;
     use super::super::tests::delivery;
     use super::*;
-    use std::time::Instant;
 
     #[test]
     fn a_line_is_left_for_the_piece_that_ends_it() {
@@ -311,7 +324,7 @@ mod tests {
             job.apply(&Entry::Ended { phase, status });
         }
         std::fs::write(job.record.log(Phase::Test, LogType::Serial), "boot").unwrap();
-        let result = |contents| job.result(contents, 8).unwrap().unwrap();
+        let result = |contents| job.result(contents, 8, &is_lasting).unwrap().unwrap();
         assert_eq!(
             result(Contents::Logs),
             r#"{"setup_status": 0, "setup_output": "up \"é\"\n", "test_status": 3, "test_output": "st \"é\"\n", "test_serial": "boot", "job_state": "complete"}"#
@@ -328,8 +341,12 @@ mod tests {
             let log = job.record.log(phase, LogType::Output);
             std::fs::write(log, "\u{1}".repeat(2 << 20)).unwrap();
         }
-        assert_eq!(job.result(Contents::Logs, 2 << 20).unwrap(), None);
-        assert!(job.result(Contents::Logs, KEPT / 2).unwrap().is_some());
+        assert_eq!(
+            job.result(Contents::Logs, 2 << 20, &is_lasting).unwrap(),
+            None
+        );
+        let half = job.result(Contents::Logs, KEPT / 2, &is_lasting);
+        assert!(half.unwrap().is_some());
         assert!(lengths.is_sorted_by(|a, b| a > b), "{lengths:?}");
         std::fs::remove_dir_all(basedir).unwrap();
     }

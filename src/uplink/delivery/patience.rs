@@ -5,6 +5,7 @@
 use super::{Delivery, Step};
 use crate::uplink::api::Api;
 use crate::uplink::failure::Failure;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// When a step fails for as long as this although the server answers, the job goes on
@@ -53,12 +54,38 @@ impl Delivery {
         })
     }
 
+    /// Whether what is owed and cannot be read is given up: it is not there, or the disk
+    /// has failed for longer than anybody waits. A board that lacks something may have
+    /// it again.
+    pub(super) fn is_lost(&self, error: &io::Error, api: &Api, now: Instant) -> bool {
+        is_lasting(error) || !is_shortage(error) && self.is_hopeless(api, now)
+    }
+
     /// Whether a piece that is shown once has failed for as long as it is worth.
     pub(super) fn is_worthless(&self, api: &Api, now: Instant) -> bool {
         let is_over =
             |failing: Failing| now.saturating_duration_since(failing.since) >= LIVE_PATIENCE;
         self.is_legacy(api) && self.failing.is_some_and(is_over)
     }
+}
+
+/// Whether a file will not come back by itself.
+pub(super) fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::Other
+    )
+}
+
+/// Whether it is not the file's fault.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+    )
 }
 
 #[cfg(test)]
@@ -95,6 +122,7 @@ mod tests {
     /// Tries a step for an hour, while the server answers other calls.
     fn for_an_hour(job: &mut Delivery, step: Step, api: &Api) {
         let begun = Instant::now();
+        job.failing = None;
         for minute in 0..60 {
             job.take(step, api, begun + Duration::from_secs(60 * minute));
             api.known(&job.progress.job_id).unwrap();
@@ -181,6 +209,70 @@ mod tests {
         job.apply(&Entry::Complete);
         for_an_hour(&mut job, Step::Artifacts, &api);
         assert!(job.progress.owes_artifacts());
+        remove(&basedir, server);
+    }
+
+    #[test]
+    fn a_sector_that_cannot_be_read_is_given_up_and_a_board_without_descriptors_waits() {
+        let (basedir, server, api, mut job) = printed("sector");
+        let begun = Instant::now();
+        let error = io::Error::from_raw_os_error;
+        job.fails(api.common.understood(), begun);
+        let after = |job: &Delivery, errno, time| job.is_lost(&error(errno), &api, begun + time);
+        assert!(!after(&job, libc::EIO, STEP_PATIENCE), "an outage");
+        api.known(&job.progress.job_id).unwrap();
+        for errno in [libc::EIO, libc::EUCLEAN] {
+            assert!(!after(&job, errno, STEP_PATIENCE / 2), "{errno}");
+            assert!(after(&job, errno, STEP_PATIENCE), "{errno}");
+        }
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            assert!(!after(&job, errno, STEP_PATIENCE * 1_000), "{errno}");
+            let failure = job.unreadable(&api, &error(errno));
+            assert!(job.is_beside(FRAGMENT, &failure, &api), "{errno}");
+        }
+        assert!(after(&job, libc::ENOENT, Duration::ZERO));
+        remove(&basedir, server);
+    }
+
+    /// Of what is below a file, nobody can tell that it is not there: as with a broken
+    /// sector.
+    #[test]
+    fn a_job_is_complete_without_what_cannot_be_read() {
+        let (basedir, server, api, mut job) = printed("unread");
+        let artifacts = Some(basedir.join("token/artifacts"));
+        job.apply(&Entry::Ended {
+            phase: Phase::Test,
+            status: 0,
+        });
+        job.apply(&Entry::Finished { artifacts });
+        let directory = job.record.directory().to_owned();
+        std::fs::rename(&directory, basedir.join("away")).unwrap();
+        std::fs::write(&directory, "").unwrap();
+        for_an_hour(&mut job, FRAGMENT, &api);
+        assert!(is_given_up(&job));
+        for_an_hour(&mut job, Step::Artifacts, &api);
+        assert!(job.artifacts_last);
+        job.take(Step::Complete, &api, Instant::now());
+        let state = server.job_state(&job.progress.job_id);
+        assert_eq!(state.as_deref(), Some("complete"));
+        assert!(job.progress.owes_artifacts());
+        for _ in 0..24 {
+            for_an_hour(&mut job, Step::Artifacts, &api);
+        }
+        assert!(!job.progress.owes_artifacts(), "after a day");
+        remove(&basedir, server);
+    }
+
+    #[test]
+    fn an_old_server_gets_the_result_without_what_cannot_be_read() {
+        let (basedir, server, api, mut job) = printed("unread-old");
+        job.apply(&Entry::Legacy);
+        job.apply(&Entry::Finished { artifacts: None });
+        let directory = job.record.directory().to_owned();
+        std::fs::rename(&directory, basedir.join("away")).unwrap();
+        std::fs::write(&directory, "").unwrap();
+        for_an_hour(&mut job, Step::Complete, &api);
+        assert!(job.progress.complete);
         remove(&basedir, server);
     }
 

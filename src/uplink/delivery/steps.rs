@@ -1,7 +1,7 @@
 //! The steps of a delivery: one call, and what becomes of the job by its answer.
 
 use super::legacy::whole_lines;
-use super::patience::Failing;
+use super::patience::{Failing, is_lasting, is_shortage};
 use super::read_back::REPEATS;
 use super::{Delivery, Step};
 use crate::job::{Artifacts, Entry, LogType, Phase};
@@ -39,12 +39,13 @@ impl Delivery {
             .read_log(phase, log, from, self.largest_fragment)
         {
             Ok(text) => text,
-            Err(error) if is_lasting(&error) => {
+            Err(error) if self.is_lost(&error, api, now) => {
                 let path = self.record.log(phase, log);
                 warning!(
                     "cannot read {}: {error}; the rest of it is not sent",
                     path.display()
                 );
+                api.common.faults.forget(READ_RECORDS);
                 String::new()
             }
             Err(error) => return Err(self.unreadable(api, &error)),
@@ -101,11 +102,16 @@ impl Delivery {
     }
 
     /// The newest version: each one takes the place of those before.
-    pub(super) fn device_info(&mut self, api: &Api) -> Result<(), Failure> {
+    pub(super) fn device_info(&mut self, api: &Api, now: Instant) -> Result<(), Failure> {
         let version = self.progress.device_info;
         let text = match self.record.read_device_info() {
-            Err(error) if !is_lasting(&error) => return Err(self.unreadable(api, &error)),
-            text => text.unwrap_or_default(),
+            Ok(text) => text,
+            Err(error) if self.is_lost(&error, api, now) => {
+                let path = self.record.device_info();
+                warning!("cannot read {}: {error}; it is not sent", path.display());
+                String::new()
+            }
+            Err(error) => return Err(self.unreadable(api, &error)),
         };
         let info = Json::parse(&text)
             .ok()
@@ -206,7 +212,13 @@ impl Delivery {
         let artifacts = self.artifacts_at(path.clone());
         if let Err(error) = artifacts.open() {
             if !is_lasting(&error) {
-                return Err(self.unreadable(api, &error));
+                let failure = self.unreadable(api, &error);
+                if !self.is_lost(&error, api, now) {
+                    return Err(failure);
+                }
+                // A disk may think better of it within a day, too.
+                self.put_artifacts_off(failure.cause(), true);
+                return Ok(());
             }
             warning!(
                 "cannot read {}: {error}; job {} goes home without artifacts",
@@ -223,7 +235,7 @@ impl Delivery {
                 Ok(())
             }
             Err(failure) if failure.is_refusal() || self.is_hopeless(api, now) => {
-                self.put_artifacts_off(&failure);
+                self.put_artifacts_off(failure.cause(), failure.is_refusal());
                 Ok(())
             }
             Err(transient) => Err(transient),
@@ -235,32 +247,32 @@ impl Delivery {
         Artifacts::at(path, record, Arc::clone(&self.left_out_said))
     }
 
-    /// The job is complete without them. They are tried again for a while.
-    fn put_artifacts_off(&mut self, failure: &Failure) {
+    /// The job is complete without them. They are tried again, but not for ever where
+    /// it is they that are at fault.
+    fn put_artifacts_off(&mut self, cause: &str, is_theirs: bool) {
         if !self.artifacts_last {
             let id = &self.progress.job_id;
-            let cause = failure.cause();
             warning!("cannot deliver the artifacts of job {id} yet: {cause}; going on without");
             self.artifacts_last = true;
         }
         if !self.progress.complete {
             return;
         }
-        if failure.is_refusal() {
+        if is_theirs {
             self.refusals += 1;
         }
         if self.refusals >= REFUSED_ATTEMPTS {
             self.bring_home();
-            self.refused("its artifacts", failure.cause());
+            self.refused("its artifacts", cause);
             self.note(&Entry::ArtifactsRefused);
         } else {
             self.backoff.rest(REFUSED_PAUSE);
         }
     }
 
-    pub(super) fn complete(&mut self, api: &Api) -> Result<(), Failure> {
+    pub(super) fn complete(&mut self, api: &Api, now: Instant) -> Result<(), Failure> {
         if self.is_legacy(api) {
-            return self.complete_as_of_old(api);
+            return self.complete_as_of_old(api, now);
         }
         let mut body = Object::new();
         if self.progress.statuses().next().is_some() {
@@ -274,7 +286,7 @@ impl Delivery {
             // There may have been no log to ask about.
             let is_known = api.common.era.is_legacy().is_some();
             if !is_known && matches!(api.ask_era(), Ok(true)) {
-                return self.complete_as_of_old(api);
+                return self.complete_as_of_old(api, now);
             }
             // The least that everybody waits for.
             self.refused("its final result", &cause);
@@ -296,14 +308,17 @@ impl Delivery {
         let _ = self.record.note_refusal(what, cause);
     }
 
-    /// What is owed cannot be read just now: no descriptor is left, or the disk
-    /// fails for a while. Nothing is lost by waiting.
+    /// What is owed cannot be read just now: no descriptor is left, or the disk fails.
     pub(super) fn unreadable(&self, api: &Api, error: &io::Error) -> Failure {
         let cause = error.to_string();
         api.common
             .faults
             .report(READ_RECORDS, &cause, "trying again");
-        Failure::transient(cause)
+        let failure = Failure::transient(cause);
+        match is_shortage(error) {
+            true => failure.waiting(),
+            false => failure,
+        }
     }
 
     /// Moves artifacts that are still in the workspace into the record, where
@@ -334,17 +349,6 @@ impl Delivery {
     }
 }
 
-/// Whether a file will not come back by itself.
-pub(super) fn is_lasting(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound
-            | io::ErrorKind::InvalidData
-            | io::ErrorKind::IsADirectory
-            | io::ErrorKind::Other
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Step;
@@ -360,17 +364,13 @@ mod tests {
         std::fs::write(elsewhere.join("file"), "x").unwrap();
         let artifacts = Some(elsewhere.clone());
         job.apply(&Entry::Finished { artifacts });
-        let failure = Failure::Refused {
-            status: 413,
-            cause: "too large".into(),
-        };
-        job.put_artifacts_off(&failure);
+        job.put_artifacts_off("too large", true);
         let later = Instant::now() + REFUSED_PAUSE * 2;
         assert_eq!(job.next(later), Step::Complete, "that comes first");
         job.apply(&Entry::Complete);
         for attempt in 1..=REFUSED_ATTEMPTS {
             assert_eq!(job.next(later), Step::Artifacts, "{attempt}");
-            job.put_artifacts_off(&failure);
+            job.put_artifacts_off("too large", true);
         }
         assert_eq!(job.next(later), Step::Done);
         assert!(job.record.has_refusals());
