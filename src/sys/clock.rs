@@ -174,20 +174,19 @@ pub fn http_date(text: &str) -> Option<SystemTime> {
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let mut words = text.split_once(", ")?.1.split(' ');
-    let mut number = |most: u64| {
-        let number: u64 = words.next()?.parse().ok()?;
+    let number = |text: &str, most: u64| {
+        let number: u64 = text.parse().ok()?;
         (number <= most).then_some(number)
     };
-    let day = number(31)?;
+    let day = number(words.next()?, 31)?;
     let month = words.next()?;
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
-    let year: u64 = words.next()?.parse().ok()?;
-    let mut time = words
-        .next()?
-        .split(':')
-        .map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    if words.next() != Some("GMT") || !(1970..10_000).contains(&year) || day == 0 {
+    let year = number(words.next()?, 9_999)?;
+    let mut time = words.next()?.split(':');
+    // A leap second is one.
+    let mut part = |most| number(time.next()?, most);
+    let (hour, minute, second) = (part(23)?, part(59)?, part(60)?);
+    if words.next() != Some("GMT") || year < 1970 || day == 0 {
         return None;
     }
     // Days since 1970-01-01, with years that begin in March.
@@ -198,7 +197,7 @@ pub fn http_date(text: &str) -> Option<SystemTime> {
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
     let days = days.checked_sub(719_468)?;
     let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -218,7 +217,26 @@ mod tests {
             seconds("Mon, 01 Mar 2100 00:00:00 GMT"),
             Some(4_107_542_400)
         );
-        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 CET"), None);
+        assert_eq!(
+            seconds("Sat, 31 Dec 2016 23:59:60 GMT"),
+            Some(1_483_228_800)
+        );
+        for odd in [
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sun, 06 Nov 1994 0:0:9223372036854775808 GMT",
+            "Sun, 06 Nov 1994 0:9223372036854775808:0 GMT",
+            "Sun, 06 Nov 1994 18446744073709551615:0:0 GMT",
+            "Sun, 06 Nov 18446744073709551615 0:0:0 GMT",
+            "Sun, 06 Nov 9223372036854775808 0:0:0 GMT",
+            "Sun, 18446744073709551615 Nov 1994 0:0:0 GMT",
+            "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1994 08:60:00 GMT",
+            "Sun, 06 Nov 1994 08:00:61 GMT",
+            "Sun, 00 Nov 1994 08:00:00 GMT",
+            "Sun, 06 Nov 1969 08:00:00 GMT",
+        ] {
+            assert_eq!(seconds(odd), None, "{odd}");
+        }
     }
 
     #[test]
