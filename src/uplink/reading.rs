@@ -59,6 +59,10 @@ fn read_within(reader: &mut dyn Read, patience: Duration) -> Result<Known, Strin
                 known.job_state = Some(String::from_utf8_lossy(text).into_owned());
             }
             if let Some((phase, log)) = log {
+                // The last one counts, and one is all that is kept, however often it comes.
+                known
+                    .logs
+                    .retain(|one| (one.phase, one.log) != (phase, log));
                 known.logs.push(LogLength {
                     phase,
                     log,
@@ -111,6 +115,16 @@ mod tests {
         assert_eq!(state(inner).unwrap(), None);
         assert!(state(&text[..text.len() - 1]).is_err(), "cut short");
         assert!(state("<html>").is_err());
+    }
+
+    #[test]
+    fn row_26_a_log_that_comes_a_thousand_times_is_kept_once() {
+        let text = "\"test_output\": \"\", \"test_serial\": \"x\", ".repeat(1_000);
+        let text = format!("{{{text} \"test_output\": \"123\"}}");
+        let known = read_known(&mut text.as_bytes()).unwrap();
+        assert_eq!(known.logs.len(), 2);
+        assert_eq!(known.length(Phase::Test, LogType::Output), 3);
+        assert_eq!(known.length(Phase::Test, LogType::Serial), 1);
     }
 
     /// A byte now and then.
