@@ -37,7 +37,7 @@ struct Limits {
     stall: Duration,
     /// For the server to think, and between two pieces of its answer.
     answer: Duration,
-    /// For the whole body of a small call: a trickle of bytes ends here.
+    /// For the whole body of a small call or of its answer: a trickle of bytes ends here.
     body: Duration,
     /// For the answer to an upload: megabytes may sit in the kernel after the
     /// last write.
@@ -161,7 +161,8 @@ impl Http {
         let streams = builder()
             .timeout_per_read(Some(limits.uploaded))
             .timeout_per_write(Some(limits.stall))
-            .timeout_recv_response(Some(limits.uploaded));
+            .timeout_recv_response(Some(limits.uploaded))
+            .timeout_recv_body(Some(limits.body));
         Ok(Http {
             server: server.to_owned(),
             calls: agent(calls.build()),
@@ -226,6 +227,7 @@ impl Http {
                             .configure_request(request)
                             .timeout_per_read(Some(self.limits.job))
                             .timeout_recv_response(Some(self.limits.job))
+                            .timeout_recv_body(Some(self.limits.job))
                             .build(),
                     ),
                 }

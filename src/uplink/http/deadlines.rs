@@ -149,6 +149,44 @@ fn row_23_an_answer_byte_by_byte_is_given_up() {
     in_time("body", || get(&client(&url, body), Patience::Call));
 }
 
+#[test]
+fn row_23_the_answer_to_an_upload_and_a_job_byte_by_byte_are_given_up() {
+    let url = server("http://", |mut client| {
+        head(&client);
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+        client.write_all(head).unwrap();
+        trickle(client, b"");
+    });
+    let body = Limits {
+        body: SHORT,
+        ..NEVER
+    };
+    let http = client(&url, body);
+    in_time("upload", || upload(&http, &mut &b"some"[..]));
+    let job = Limits {
+        job: SHORT,
+        ..NEVER
+    };
+    in_time("job", || get(&client(&url, job), Patience::Job));
+}
+
+#[test]
+fn row_32_a_job_that_stalls_in_its_middle_is_waited_for() {
+    let url = server("http://", |mut client| {
+        head(&client);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\njo";
+        client.write_all(answer).unwrap();
+        thread::sleep(SHORT * 2);
+        client.write_all(b"b!").unwrap();
+    });
+    let body = Limits {
+        body: SHORT,
+        ..NEVER
+    };
+    let http = client(&url, body);
+    assert_eq!(get(&http, Patience::Job).as_deref(), Ok("job!"));
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn row_23_a_handshake_that_falls_silent_is_given_up() {
