@@ -54,6 +54,11 @@ impl Endpoint {
     pub fn is_artifact(self) -> bool {
         ENDPOINTS.get(self.0) == Some(&"POST /v1/result/*/artifact")
     }
+
+    /// Whether the server answers there as somebody else answered it.
+    pub(super) fn is_relayed(self) -> bool {
+        ENDPOINTS.get(self.0) == Some(&"POST /v1/job/*/events")
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +77,7 @@ mod tests {
             "POST /v1/result/*/log/serial"
         );
         assert!(Endpoint::of("POST", "/v1/result/x/artifact").is_artifact());
+        assert!(Endpoint::of("POST", "/v1/job/x/events").is_relayed());
         for (method, path) in [
             ("PUT", "/v1/job"),
             ("GET", "/v1/job/"),

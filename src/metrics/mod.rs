@@ -210,7 +210,9 @@ impl Metrics {
         registry.artifacts += u64::from(is_kept);
         let fault = match end {
             // Whoever stands before the server says so, not the server.
-            Ok(status @ (502..=504)) => Some(format!("HTTP status {status}")),
+            Ok(status @ (502..=504)) if !endpoint.is_relayed() => {
+                Some(format!("HTTP status {status}"))
+            }
             Ok(_) => None,
             Err(cause) => Some(cause.to_owned()),
         };
@@ -285,6 +287,20 @@ mod tests {
         }
         let reason = metrics.health(now).unwrap_err();
         assert_eq!(reason, "no answer from the server for 0 s: HTTP status 502");
+    }
+
+    #[test]
+    fn a_webhook_that_is_dead_says_nothing_of_the_server() {
+        let metrics = Metrics::new("a", "");
+        let now = Instant::now();
+        for path in ["/v1/result/x", "/v1/job/x/events"] {
+            for status in [502, 503, 504, 200] {
+                metrics.asked(Endpoint::of("POST", path), now, now, Ok(status));
+                let is_well = status == 200 || path.ends_with("events");
+                assert_eq!(metrics.health(now).is_ok(), is_well, "{path} {status}");
+            }
+        }
+        assert_eq!(metrics.lock().reconnects, 1);
     }
 
     #[test]
