@@ -101,7 +101,11 @@ fn over(parent: Result<Known, Failure>) -> Option<String> {
             let state = known.job_state.unwrap_or_default();
             matches!(&state[..], "complete" | "completed" | "cancelled").then_some(state)
         }
-        Err(Failure::Refused { cause, .. }) => Some(format!("none: {cause}")),
+        // The name is none that a job can have. Anything else comes from whoever stands
+        // before the server, and passes.
+        Err(Failure::Refused { status: 400, cause }) => {
+            Some(format!("none that the server can know: {cause}"))
+        }
         Err(_) => None,
     }
 }
@@ -128,10 +132,14 @@ mod tests {
         }
         assert!(over(false, "").is_some());
         assert_eq!(super::over(Err(Failure::transient("x"))), None);
-        let refused = Failure::Refused {
-            status: 400,
-            cause: "Invalid job id".into(),
+        let refused = |status| {
+            let cause = format!("the server answered {status}");
+            super::over(Err(Failure::Refused { status, cause }))
         };
-        assert!(super::over(Err(refused)).is_some());
+        let why = "none that the server can know: the server answered 400";
+        assert_eq!(refused(400).as_deref(), Some(why));
+        for status in [404, 405, 410, 422] {
+            assert_eq!(refused(status), None, "{status}");
+        }
     }
 }
