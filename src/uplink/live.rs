@@ -170,7 +170,7 @@ impl LiveJob {
             Step::Wait(until) => {
                 let allocation_due = self.allocation_due(now);
                 if allocation_due.is_some_and(|due| due <= now) {
-                    self.go_on_with_allocation(api, tell);
+                    self.go_on_with_allocation(api, tell, now);
                     return Turn::Again;
                 }
                 let others = check_due.into_iter().chain(announce_due);
@@ -280,11 +280,15 @@ impl LiveJob {
         agent_due.and_then(|phase| self.post_agent_state(api, phase))
     }
 
-    /// A refused state is as good as posted: it would be refused again.
-    fn post_job_state(&self, api: &Api, state: &str) -> Result<(), Failure> {
+    fn post_state(&self, api: &Api, state: &str) -> Result<(), Failure> {
         let mut body = Object::new();
         body.string("job_state", state);
-        match api.post_result(&self.delivery.progress.job_id, body) {
+        api.post_result(&self.delivery.progress.job_id, body)
+    }
+
+    /// A refused state is as good as posted: it would be refused again.
+    fn post_job_state(&self, api: &Api, state: &str) -> Result<(), Failure> {
+        match self.post_state(api, state) {
             Err(Failure::Refused { cause, .. }) => {
                 crate::warning!("cannot post the job's state: {cause}; going on without");
                 Ok(())

@@ -399,7 +399,7 @@ impl Thread {
             }
             Command::AllocationOver => {
                 if let Some(job) = &mut self.job {
-                    job.allocation_over();
+                    job.allocation_over(&self.api);
                 }
             }
             Command::NameJob => {

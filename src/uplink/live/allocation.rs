@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 /// How often it is looked at, however quick the answer is.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+const ALLOCATE: &str = "tell the parent of a job that its device is allocated";
+
 /// What becomes of the wait.
 #[derive(Debug)]
 pub(super) struct Allocation {
@@ -37,8 +39,9 @@ impl LiveJob {
     }
 
     /// Nobody waits any more.
-    pub(in crate::uplink) fn allocation_over(&mut self) {
+    pub(in crate::uplink) fn allocation_over(&mut self, api: &Api) {
         self.allocation = None;
+        api.common.faults.forget(ALLOCATE);
         self.delivery.allocation_over();
     }
 
@@ -48,20 +51,22 @@ impl LiveJob {
         if self.cancelled || allocation.is_over || self.delivery.current().is_some() {
             return None;
         }
-        if !allocation.is_posted {
-            return Some(allocation.posting.resting(now).unwrap_or(now));
-        }
-        allocation.parent.as_ref()?;
-        Some(match allocation.parent_read {
+        let resting = allocation.posting.resting(now);
+        let post_due = (!allocation.is_posted).then(|| resting.unwrap_or(now));
+        // A parent that never hears of it may be over as well.
+        let is_tried = allocation.is_posted || allocation.posting.failures() > 0;
+        let parent = allocation.parent.as_ref().filter(|_| is_tried);
+        let look_due = parent.map(|_| match allocation.parent_read {
             Some(reading) => reading.at + INTERVAL.max(reading.worth()),
             None => now,
-        })
+        });
+        post_due.into_iter().chain(look_due).min()
     }
 
     /// Does it.
-    pub(super) fn go_on_with_allocation(&mut self, api: &Api, tell: &dyn Fn(Event)) {
-        let is_posted = self.allocation.as_ref().is_some_and(|one| one.is_posted);
-        if !is_posted {
+    pub(super) fn go_on_with_allocation(&mut self, api: &Api, tell: &dyn Fn(Event), now: Instant) {
+        let is_to_post = |one: &Allocation| !one.is_posted && one.posting.resting(now).is_none();
+        if self.allocation.as_ref().is_some_and(is_to_post) {
             if self.job_read.is_none_or(Reading::is_stale) {
                 self.check(api, tell);
             }
@@ -71,7 +76,7 @@ impl LiveJob {
                 false if self.check_failures > 0 => {
                     Err(Failure::transient("the job's state is not known"))
                 }
-                false => self.post_job_state(api, "allocated"),
+                false => self.post_allocated(api),
             };
             if let Some(allocation) = &mut self.allocation {
                 allocation.is_posted = posted.is_ok();
@@ -90,6 +95,19 @@ impl LiveJob {
             allocation.is_over = true;
             tell(Event::ParentOver(why));
         }
+    }
+
+    /// However often it is refused: without it, the parent never uses its device.
+    fn post_allocated(&self, api: &Api) -> Result<(), Failure> {
+        let posted = self.post_state(api, "allocated");
+        if let Err(Failure::Refused { cause, .. }) = posted {
+            api.common.faults.report(ALLOCATE, &cause, "trying again");
+            return Err(Failure::transient(cause));
+        }
+        if posted.is_ok() {
+            api.common.faults.over(ALLOCATE);
+        }
+        posted
     }
 }
 
@@ -113,6 +131,58 @@ fn over(parent: Result<Known, Failure>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{Progress, Record};
+    use crate::local::{Options, Server};
+    use crate::uplink::api::tests::api_of;
+    use crate::uplink::delivery::Delivery;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_a_parent_waits_for_is_told_until_it_is_taken() {
+        let directory = std::env::temp_dir().join(format!("tfa-allocated-{}", std::process::id()));
+        let server = Server::start(Options {
+            directory: directory.join("server"),
+            keep_exchanges: true,
+            ..Options::default()
+        })
+        .unwrap();
+        let api = api_of(&server, &directory);
+        let submit = || server.submit("{\"job_queue\": \"q\"}").unwrap();
+        let (id, parent) = (submit(), submit());
+        let record = Arc::new(Record::create(&directory, &id, "a", "{}").unwrap());
+        let progress = Progress {
+            job_id: id.clone(),
+            ..Progress::default()
+        };
+        let mut job = LiveJob::new(Delivery::new(record, progress, LONGEST_PAUSE));
+        let path = format!("/v1/result/{id}");
+        server.answer("POST", &path, 3, 422, "");
+        job.allocated(Some(parent.clone()));
+        let begun = Instant::now();
+        for minute in 0..4 {
+            let now = begun + Duration::from_secs(60 * minute);
+            assert_ne!(server.job_state(&id).as_deref(), Some("allocated"));
+            assert!(job.allocation_due(now).unwrap() <= now);
+            job.go_on_with_allocation(&api, &|_| {}, now);
+        }
+        assert_eq!(server.job_state(&id).as_deref(), Some("allocated"));
+        // While that is refused, the parent is looked at all the same.
+        job.allocated(Some(parent.clone()));
+        server.answer("POST", &path, 1, 422, "");
+        let looks = || {
+            let exchanges = server.exchanges();
+            let of_parent = exchanges.iter().filter(|one| one.path.ends_with(&parent));
+            of_parent.count()
+        };
+        for count in [0, 1] {
+            let now = Instant::now();
+            assert!(job.allocation_due(now).unwrap() <= now);
+            job.go_on_with_allocation(&api, &|_| {}, now);
+            assert_eq!(looks(), count);
+        }
+        drop(server);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 
     #[test]
     fn a_parent_is_over_when_it_has_ended_or_is_not_known() {
