@@ -214,6 +214,37 @@ fn row_19_on_a_read_only_disk_no_job_is_taken_and_a_running_one_comes_home() {
     assert_eq!(std::fs::read_to_string(cleaned).unwrap(), "x\nx\n");
 }
 
+/// What was made of its record would be a job that was taken and never begun.
+#[test]
+fn a_job_whose_record_is_half_made_comes_home_once() {
+    let Some(strace) = means::strace(&[]) else {
+        return;
+    };
+    if !is_native("strace would see the emulator's calls") {
+        return;
+    }
+    // Of the record's beginning, of what is in it, and of its name.
+    for sync in 1..=3 {
+        let lab = Lab::new().command("test", "echo never");
+        let fault = format!("inject=fsync:error=EIO:when={sync}");
+        let fault = ["-f", "-b", "execve", "-e", &fault].map(str::to_owned);
+        let words = [strace.clone(), fault.to_vec()].concat();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let job = lab.submit_test();
+        let mut agent = lab.agent_under(&words, &lab.agent_id);
+        lab.wait_until_complete(&job);
+        agent.signal("TERM");
+        assert_eq!(agent.wait(), 0);
+        let log = agent.log();
+        assert!(log.contains("the agent cannot make a record"), "{log}");
+        let left: Vec<_> = fs::read_dir(lab.scratch.path("results"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(left, [".lab-agent.lock"], "{sync}: {log}");
+    }
+}
+
 /// Cards wear out, and each sync takes its time.
 #[test]
 fn a_job_of_six_phases_is_synced_twenty_times_at_most() {

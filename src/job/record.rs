@@ -25,6 +25,8 @@ const LONGEST_DOCUMENT: u64 = 16 << 20;
 
 /// How the name of a record ends that is being removed.
 pub(super) const REMOVING: &str = ".removing";
+/// And that of one that could not be made.
+const UNWRITTEN: &str = ".unwritten";
 
 /// How the name of a record begins that is being made or removed, before its own.
 pub(super) fn hidden_prefix(agent_id: &str) -> String {
@@ -101,7 +103,11 @@ impl Record {
             copies += 1;
             directory = basedir.join(format!("{job_id}.{copies}"));
         }
-        files::sync_directory(basedir)?;
+        if let Err(error) = files::sync_directory(basedir) {
+            // Half-made, as whatever else fails leaves it.
+            let _ = fs::rename(&directory, &making);
+            return Err(error);
+        }
         Ok(Record {
             directory,
             journal: Mutex::new(Journal::Open(journal)),
@@ -180,7 +186,7 @@ impl Record {
     #[must_use]
     pub fn unwritten(basedir: &Path, job_id: &str) -> Record {
         Record {
-            directory: basedir.join(format!("{job_id}.unwritten")),
+            directory: basedir.join(format!("{job_id}{UNWRITTEN}")),
             journal: Mutex::new(Journal::Missing),
         }
     }
@@ -342,6 +348,10 @@ impl Record {
     pub fn remove(&self, agent_id: &str) -> io::Result<()> {
         let name = self.directory.file_name().unwrap_or_default();
         let name = format!("{}{}", hidden_prefix(agent_id), name.to_string_lossy());
+        if let Some(making) = name.strip_suffix(UNWRITTEN) {
+            // What there is of it would be taken for a job that nobody knows of.
+            sys::remove_tree(&self.directory.with_file_name(making))?;
+        }
         let removing = self.directory.with_file_name(name + REMOVING);
         let is_renamed = fs::rename(&self.directory, &removing).is_ok();
         sys::remove_tree(if is_renamed {
