@@ -48,11 +48,11 @@ impl Artifacts {
     }
 
     /// Packs them into the record's directory, where they survive what happens to
-    /// their own file system, and removes them.
+    /// their own file system. Where they were they stay, until the journal knows better.
     ///
     /// # Errors
     /// When there is no room, or they cannot be read.
-    pub fn move_into_record(&self) -> io::Result<PathBuf> {
+    pub fn pack_into_record(&self) -> io::Result<PathBuf> {
         let record = self.record.directory();
         let (partial, whole) = (
             record.join("artifacts.partial"),
@@ -66,7 +66,6 @@ impl Artifacts {
         }
         fs::rename(&partial, &whole)?;
         files::sync_directory(record)?;
-        self.remove();
         Ok(whole)
     }
 

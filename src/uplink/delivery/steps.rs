@@ -331,8 +331,18 @@ impl Delivery {
             return;
         }
         let artifacts = self.artifacts_at(path.clone());
-        match artifacts.move_into_record() {
-            Ok(whole) => self.moved(whole),
+        let packed = artifacts.pack_into_record().and_then(|whole| {
+            let entry = Entry::Finished {
+                artifacts: Some(whole),
+            };
+            // Who is killed before this is on the disk sends them from where they were.
+            self.record.append(&entry).map(|()| entry)
+        });
+        match packed {
+            Ok(moved) => {
+                self.progress.apply(&moved);
+                artifacts.remove();
+            }
             Err(error) => warning!(
                 "cannot move the artifacts of job {} into its record: {error}; they stay in {} \
                  until they can be sent",
@@ -341,12 +351,6 @@ impl Delivery {
             ),
         }
     }
-
-    fn moved(&mut self, to: PathBuf) {
-        self.note(&Entry::Finished {
-            artifacts: Some(to),
-        });
-    }
 }
 
 #[cfg(test)]
@@ -354,6 +358,36 @@ mod tests {
     use super::super::Step;
     use super::super::tests::delivery;
     use super::*;
+    use crate::job::Record;
+
+    #[test]
+    fn artifacts_stay_where_they_are_until_the_journal_has_their_new_place() {
+        let basedir = std::env::temp_dir().join(format!("tfa-home-{}", std::process::id()));
+        let mut job = delivery(&basedir);
+        let elsewhere = basedir.join("elsewhere");
+        std::fs::create_dir_all(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("file"), "x").unwrap();
+        let artifacts = Some(elsewhere.clone());
+        job.apply(&Entry::Finished { artifacts });
+        // The disk takes the archive, and not the entry.
+        job.record.rest();
+        let journal = job.record.directory().join("journal");
+        let taken = std::fs::read(&journal).unwrap();
+        std::fs::remove_file(&journal).unwrap();
+        std::fs::create_dir(&journal).unwrap();
+        job.bring_home();
+        assert_eq!(job.progress.artifacts.as_ref(), Some(&elsewhere));
+        assert!(elsewhere.join("file").exists());
+        std::fs::remove_dir(&journal).unwrap();
+        std::fs::write(&journal, taken).unwrap();
+        job.bring_home();
+        let whole = Some(job.record.directory().join("artifacts.tar.gz"));
+        assert_eq!(job.progress.artifacts, whole);
+        let journal = Record::read(job.record.directory()).unwrap().unwrap();
+        assert_eq!(journal.artifacts, whole);
+        assert!(!elsewhere.exists());
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
 
     #[test]
     fn row_28_artifacts_that_are_refused_are_given_up_in_the_end() {
