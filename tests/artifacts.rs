@@ -1,6 +1,7 @@
 //! What a job leaves in `artifacts/`, however strange.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test's helper fails as loudly as the test"
 )]
 
@@ -12,8 +13,9 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
-use support::lab::Lab;
-use support::means::as_user;
+use support::gate::Gate;
+use support::lab::{Lab, wait_until};
+use support::means::{as_user, with_mounts};
 use testflinger_agent::job::Phase;
 
 const NOBODY: u32 = 65_534;
@@ -138,5 +140,45 @@ fn row_43_strange_artifacts_make_a_valid_archive_and_what_is_left_out_is_said_on
     ] {
         let lines = log.lines().filter(|line| line.contains(said)).count();
         assert_eq!(lines, 1, "{said}\n{log}");
+    }
+}
+
+/// Left by sudo or in a container: a directory of another owner cannot be moved.
+#[test]
+fn artifacts_of_another_owner_come_home_from_where_they_are() {
+    let user = NOBODY.to_string();
+    for disk in ["true", "mount -t tmpfs -o mode=700,uid=65534 none"] {
+        let lab = Lab::new();
+        let results = lab.scratch.path("results");
+        let mount = format!("{disk} '{}'", results.display());
+        let (Some(mount), Some(user)) = (with_mounts(&mount), as_user(&user)) else {
+            return;
+        };
+        let gate = Gate::new(&lab.scratch, "given");
+        let leave = format!("mkdir artifacts; echo x > artifacts/kept; {}", gate.words());
+        let lab = lab.command("test", &format!("{leave}; echo left"));
+        for name in ["run", "results", "logs", "token"] {
+            let path = lab.scratch.path(name);
+            if name != "token" {
+                std::fs::create_dir(&path).unwrap();
+            }
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let job = lab.submit_test();
+        let words = [mount, user].concat();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let agent = lab.agent_under(&words, &lab.agent_id);
+        let workspace = lab.scratch.path("run").join(&job);
+        let artifacts = workspace.join("artifacts");
+        wait_until("the artifacts are there", || {
+            artifacts.join("kept").exists()
+        });
+        std::os::unix::fs::chown(&artifacts, Some(0), Some(0)).unwrap();
+        gate.open();
+        lab.wait_until_complete(&job);
+        let archive = lab.server.artifact(&job);
+        let archive = archive.unwrap_or_else(|| panic!("{disk}: {}", agent.log()));
+        let paths = unpacked(&archive, &lab.scratch.path("unpacked"));
+        assert_eq!(paths, BTreeSet::from(["\"artifacts/kept\"".to_owned()]));
     }
 }

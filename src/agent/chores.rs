@@ -207,20 +207,14 @@ fn keep_artifacts(
         return Ok(None);
     }
     let mut to = record.artifacts();
-    let mut moved = fs::rename(&from, &to);
-    if is_denied(&moved) {
-        // Moving a directory changes it: its `..`.
-        files::open_up(&from);
-        moved = fs::rename(&from, &to);
+    let mut moved = change_place(&from, &to);
+    if matches!(&moved, Err(error) if error.kind() == io::ErrorKind::CrossesDevices) {
+        // There for now; the uplink brings them home if they cannot be sent at once.
+        to = beside.to_owned();
+        sys::remove_tree(&to)?;
+        moved = change_place(&from, &to);
     }
     match moved {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            // There for now; the uplink brings them home if they cannot be sent
-            // at once.
-            to = beside.to_owned();
-            sys::remove_tree(&to)?;
-            fs::rename(&from, &to)?;
-        }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             warning!(
                 "{} belongs to somebody else and stays where it is, to be sent from there",
@@ -251,6 +245,13 @@ fn remove_what_is_another_s(artifacts: &Path, owner: Option<u32>) -> io::Result<
     Ok(())
 }
 
-fn is_denied<T>(result: &io::Result<T>) -> bool {
-    matches!(result, Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+/// Moves a directory, whatever the job made of its mode: to move it changes it, its `..`.
+fn change_place(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            files::open_up(from);
+            fs::rename(from, to)
+        }
+        other => other,
+    }
 }
