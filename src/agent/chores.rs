@@ -178,10 +178,12 @@ pub(super) fn clear_place(
             .is_ok()
     });
     let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
-    if !keep_workspace
-        && !artifacts.as_ref().is_some_and(still_there)
-        && let Err(error) = workspace.remove()
-    {
+    let removed = match artifacts.as_ref().is_some_and(still_there) {
+        _ if keep_workspace => Ok(()),
+        true => workspace.remove_all_but_artifacts(),
+        false => workspace.remove(),
+    };
+    if let Err(error) = removed {
         warning!(
             "cannot remove {}: {error}; it can be removed by hand",
             workspace.directory().display()

@@ -1,6 +1,7 @@
 //! What a job leaves behind for its owner.
 
 use super::Record;
+use super::workspace::ARTIFACTS;
 use crate::archive::TarGz;
 use crate::sys::{self, files};
 use std::fs;
@@ -69,7 +70,7 @@ impl Artifacts {
         Ok(whole)
     }
 
-    /// Removes them, and the workspace that they may still be in.
+    /// Removes them, and what is left of the workspace that they may still be in.
     pub fn remove(&self) {
         let is_directory = |metadata: fs::Metadata| metadata.is_dir();
         let removed = match fs::symlink_metadata(&self.path).is_ok_and(is_directory) {
@@ -78,6 +79,11 @@ impl Artifacts {
         };
         if let Err(error) = removed {
             crate::warning!("cannot remove {}: {error}", self.path.display());
+        } else if self.path.ends_with(ARTIFACTS)
+            && let Some(workspace) = self.path.parent()
+        {
+            // Not if there is anything in it: it was kept, or is the record.
+            let _ = fs::remove_dir(workspace);
         }
     }
 }
@@ -105,5 +111,34 @@ impl Read for Noted {
             }
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{ID, basedir};
+    use super::*;
+
+    /// And nothing else: what is kept beside a workspace has nothing around it.
+    #[test]
+    fn an_empty_workspace_goes_with_its_artifacts() {
+        let basedir = basedir("around");
+        let record = Arc::new(Record::create(&basedir, ID, "a", "{}").unwrap());
+        let is_gone_with = |place: &str, more: &str| {
+            let path = basedir.join("run").join(place);
+            let around = path.with_file_name("");
+            fs::create_dir_all(&path).unwrap();
+            if !more.is_empty() {
+                fs::write(around.join(more), "").unwrap();
+            }
+            Artifacts::at(path.clone(), Arc::clone(&record), Arc::default()).remove();
+            assert!(!path.exists());
+            !around.exists()
+        };
+        assert!(is_gone_with("job/artifacts", ""));
+        assert!(!is_gone_with("job/artifacts", "kept"));
+        fs::remove_dir_all(basedir.join("run")).unwrap();
+        assert!(!is_gone_with("job.artifacts", ""));
+        fs::remove_dir_all(basedir).unwrap();
     }
 }

@@ -9,6 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+/// The name of the directory in a workspace where a job leaves its artifacts.
+pub(super) const ARTIFACTS: &str = "artifacts";
+
 /// The directory of a job's commands, with the files that they and the device
 /// connectors look for (PROTOCOL.md, section 4).
 #[derive(Debug)]
@@ -118,7 +121,7 @@ impl Workspace {
     /// Where the job leaves its artifacts.
     #[must_use]
     pub fn artifacts(&self) -> PathBuf {
-        self.directory.join("artifacts")
+        self.directory.join(ARTIFACTS)
     }
 
     /// Where what its owner gives to it comes to be, on a disk of which so many bytes
@@ -159,5 +162,14 @@ impl Workspace {
     /// When something in it cannot be removed.
     pub fn remove(&self) -> io::Result<()> {
         sys::remove_tree(&self.directory)
+    }
+
+    /// Removes all in it but the artifacts, which are to be sent from there: no secret
+    /// stays with them.
+    ///
+    /// # Errors
+    /// As [`Workspace::remove`].
+    pub fn remove_all_but_artifacts(&self) -> io::Result<()> {
+        sys::remove_all_but(ARTIFACTS, &self.directory)
     }
 }

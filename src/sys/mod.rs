@@ -28,7 +28,7 @@ pub use process::{
     Exit, Spawn, be_called, become_subreaper, close_on_exec_from, effective_user, group_exists,
     has_children, reap, send_signal, signal_group, spawn,
 };
-pub use removal::remove_tree;
+pub use removal::{remove_all_but, remove_tree};
 pub use signal::{Signal, Signals, hold_signals, release_signals};
 pub use socket::unsent;
 pub use user::User;

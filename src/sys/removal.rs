@@ -25,6 +25,19 @@ const MOVES: u32 = 1 << 20;
 /// When something in it cannot be removed: a mount point, an immutable file. All else
 /// is gone then; the error is the first.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove(path, None)
+}
+
+/// The same for all in a directory but what has this name in it, and so not for the
+/// directory.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub fn remove_all_but(kept: &str, directory: &Path) -> io::Result<()> {
+    remove(directory, Some(kept))
+}
+
+fn remove(path: &Path, kept: Option<&str>) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return gone(fs::remove_file(path)),
@@ -37,6 +50,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     let mut removal = Removal {
         mount: mount_of(&top),
         top: reached_through(&top),
+        kept: kept.map(|name| reached_through(&top).join(name)),
         names: 0,
         moved: 0,
         first_error: None,
@@ -49,12 +63,16 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             break;
         }
     }
-    removal.keep(fs::remove_dir(path));
+    if kept.is_none() {
+        removal.keep(fs::remove_dir(path));
+    }
     removal.first_error.map_or(Ok(()), Err)
 }
 
 struct Removal {
     top: PathBuf,
+    /// What stays, reached through that as well.
+    kept: Option<PathBuf>,
     mount: Option<u64>,
     /// How many names for what is moved up have been tried, and how many were.
     names: u32,
@@ -72,7 +90,9 @@ impl Removal {
         for entry in entries {
             let removed = entry.and_then(|entry| {
                 let path = here.join(entry.file_name());
-                if !entry.file_type()?.is_dir() {
+                if self.kept.as_ref() == Some(&path) {
+                    Ok(())
+                } else if !entry.file_type()?.is_dir() {
                     fs::remove_file(path)
                 } else if levels == 0 {
                     self.move_up(&path)
@@ -237,5 +257,25 @@ mod tests {
         remove_tree(&top.join("nothing")).unwrap();
         assert!(outside.join("kept").exists());
         remove_tree(&outside).unwrap();
+    }
+
+    #[test]
+    fn what_is_kept_stays_with_all_in_it() {
+        let top = scratch("kept");
+        for place in ["kept/a/kept", "other/kept"] {
+            fs::create_dir_all(top.join(place)).unwrap();
+        }
+        fs::write(top.join("file"), "").unwrap();
+        remove_all_but("kept", &top).unwrap();
+        let names = |place: &str| {
+            let entries = fs::read_dir(top.join(place)).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (names(""), names("kept/a")),
+            (vec!["kept".into()], vec!["kept".into()])
+        );
+        remove_tree(&top).unwrap();
     }
 }
