@@ -180,9 +180,10 @@ fn artifacts_of_another_owner_come_home_from_where_they_are() {
         let archive = archive.unwrap_or_else(|| panic!("{disk}: {}", agent.log()));
         let paths = unpacked(&archive, &lab.scratch.path("unpacked"));
         assert_eq!(paths, BTreeSet::from(["\"artifacts/kept\"".to_owned()]));
-        // It is not the agent's to remove; the job with its secrets is.
+        // They are not the agent's to remove, but will not be sent again; the job with
+        // its secrets is gone.
         let left = std::fs::read_dir(&workspace).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["artifacts"], "{}", agent.log());
+        assert_eq!(left, ["artifacts.removing"], "{}", agent.log());
     }
 }

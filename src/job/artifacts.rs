@@ -1,6 +1,7 @@
 //! What a job leaves behind for its owner.
 
 use super::Record;
+use super::record::REMOVING;
 use super::workspace::ARTIFACTS;
 use crate::archive::TarGz;
 use crate::sys::{self, files};
@@ -70,13 +71,17 @@ impl Artifacts {
         Ok(whole)
     }
 
-    /// Removes them, and what is left of the workspace that they may still be in.
+    /// Removes them, whole or not at all where they are, and what is left of the
+    /// workspace that they may still be in.
     pub fn remove(&self) {
-        let is_directory = |metadata: fs::Metadata| metadata.is_dir();
-        let removed = match fs::symlink_metadata(&self.path).is_ok_and(is_directory) {
-            true => sys::remove_tree(&self.path),
-            false => fs::remove_file(&self.path),
-        };
+        let name = self.path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy() + REMOVING;
+        let removing = self.path.with_file_name(&*name);
+        // What a power cut leaves of them must not be sent: the disk may not know that
+        // the server has them.
+        let removed = sys::remove_tree(&removing)
+            .and_then(|()| fs::rename(&self.path, &removing))
+            .and_then(|()| sys::remove_tree(&removing));
         if let Err(error) = removed {
             crate::warning!("cannot remove {}: {error}", self.path.display());
         } else if self.path.ends_with(ARTIFACTS)
@@ -136,6 +141,8 @@ mod tests {
             !around.exists()
         };
         assert!(is_gone_with("job/artifacts", ""));
+        // And what an earlier removal left of them.
+        assert!(is_gone_with("job/artifacts", "artifacts.removing"));
         assert!(!is_gone_with("job/artifacts", "kept"));
         fs::remove_dir_all(basedir.join("run")).unwrap();
         assert!(!is_gone_with("job.artifacts", ""));

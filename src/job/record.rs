@@ -23,7 +23,7 @@ const LONGEST_ENTRY: u64 = 1 << 20;
 /// No job is longer, in bytes: no answer is.
 const LONGEST_DOCUMENT: u64 = 16 << 20;
 
-/// How the name of a record ends that is being removed.
+/// How the name of a record or of artifacts ends that are being removed.
 pub(super) const REMOVING: &str = ".removing";
 /// And that of one that could not be made.
 const UNWRITTEN: &str = ".unwritten";
