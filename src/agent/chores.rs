@@ -224,7 +224,14 @@ fn keep_artifacts(
             );
             to = from;
         }
-        other => other?,
+        other => {
+            other?;
+            // Before it is on record that they are there: not every file system keeps
+            // the order of what it is told.
+            if let Err(error) = to.parent().map_or(Ok(()), files::sync_directory) {
+                warning!("cannot sync the directory of {}: {error}", to.display());
+            }
+        }
     }
     Ok(Some(to))
 }
