@@ -125,8 +125,7 @@ fn a_webhook_is_told_why_a_device_failed_and_no_secret() {
             "setup_start",
             "setup_success",
             "provision_start",
-            "recovery_fail",
-            "provision_fail ProvisioningError: no answer to **9dca66** caused by OSError()",
+            "recovery_fail ProvisioningError: no answer to **9dca66** caused by OSError()",
             "cleanup_start",
             "cleanup_success",
             "job_end recovery_fail",
@@ -134,6 +133,37 @@ fn a_webhook_is_told_why_a_device_failed_and_no_secret() {
     );
     let logs = lab.server.view(|view| view.provision_logs("lab-agent"));
     assert_eq!(logs[0].detail.as_deref(), Some("recovery_fail"));
+}
+
+/// The next life of the agent goes on where the last one was.
+#[test]
+fn a_job_that_was_cut_short_has_its_story_told_to_the_end_and_once() {
+    let setup = lab();
+    let gate = Gate::new(&setup.scratch, "cleanup");
+    let lab = setup
+        .command("provision", "exit 5")
+        .command("cleanup", &format!("echo begun; {}", gate.words()));
+    let job = lab.submit(&format!(r#"{HOOK}, "provision_data": {{"distro": "x"}}"#));
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Cleanup, "begun");
+    drop(agent);
+    gate.open();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(
+        events(&lab, &job)[1..],
+        [
+            "setup_start",
+            "setup_success",
+            "provision_start",
+            "provision_fail",
+            "cleanup_start",
+            // It runs again.
+            "cleanup_start",
+            "cleanup_success",
+            "job_end provision_fail",
+        ]
+    );
 }
 
 #[test]

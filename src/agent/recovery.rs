@@ -62,7 +62,7 @@ impl Agent {
             cgroup: Cgroup::make(&id),
             bystanders: tree::descendants(),
             is_taken_up: true,
-            story: Story::default(),
+            story: Story::of_an_earlier_life(&progress.events),
         };
         match interrupted {
             Some(phase) => self.say_interrupted(&mut running, phase),
@@ -70,7 +70,11 @@ impl Agent {
                 self.refuse(&mut running, "the agent ended before it could begin it");
             }
             None => {
-                if let Some(phase) = self.next_phase(&running) {
+                let next = self.next_phase(&running);
+                if !Agent::has_failed(&running) && !running.story.was_cancelled() {
+                    self.tell_of_skipped(&mut running, next);
+                }
+                if let Some(phase) = next {
                     let why =
                         "The agent was interrupted before the end of this phase, which is not run";
                     self.pass_over(&mut running, phase, why);

@@ -12,35 +12,78 @@ use std::time::SystemTime;
 const LONGEST_DETAIL: usize = 2_000;
 /// A device that could not be recovered.
 pub(super) const RECOVERY_FAILED: i64 = 46;
+const CANCELLED: &str = "cancelled";
+const JOB_END: &str = "job_end";
 
-/// How far it has been told, and how the job ends.
+/// How far it has been told.
 #[derive(Debug, Default)]
 pub(super) struct Story {
-    /// So many of the phases, in their order, have been told of.
-    told: usize,
+    /// The names of the events.
+    told: Vec<String>,
     /// Why the command of the phase that runs was stopped.
     stopped: Option<Stop>,
-    /// What ended the job before its time.
-    ended_by: Option<String>,
 }
 
 impl Story {
+    /// The one of a job that an earlier life of the agent began.
+    pub(super) fn of_an_earlier_life(events: &[JobEvent]) -> Story {
+        Story {
+            told: events.iter().map(|event| event.name.clone()).collect(),
+            stopped: None,
+        }
+    }
+
     /// The command of the phase that runs is stopped.
     pub(super) fn stopped(&mut self, stop: Stop) {
         self.stopped = Some(stop);
     }
+
+    /// Its user's word has been told of.
+    pub(super) fn was_cancelled(&self) -> bool {
+        self.has(CANCELLED)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.told.iter().any(|told| told == name)
+    }
+
+    /// So many of the phases, in their order, have been told of.
+    fn phases(&self) -> usize {
+        let begun = |phase: &Phase| self.has(&format!("{phase}_start"));
+        PHASES.iter().rposition(begun).map_or(0, |last| last + 1)
+    }
+
+    /// What the job's end is put down to: what was told last before the cleanup, unless
+    /// that went well. A test that fails ends no job, but its user's word in it does.
+    fn ended_by(&self) -> &str {
+        let is_before = |name: &&String| *name != "cleanup_start";
+        let before: Vec<&str> = self
+            .told
+            .iter()
+            .take_while(is_before)
+            .map(|name| &name[..])
+            .collect();
+        match before[..] {
+            [.., CANCELLED, "test_fail"] => CANCELLED,
+            [.., last] if last == CANCELLED || last.ends_with("_fail") => last,
+            _ => "normal_exit",
+        }
+    }
 }
 
 impl Agent {
-    pub(super) fn tell_of_start(&mut self, running: &Running) {
+    pub(super) fn tell_of_start(&mut self, running: &mut Running) {
         let place = format!("{}/jobs/{}", self.config.server, running.job.id);
         self.tell_webhook(running, "job_start", place);
     }
 
     /// The job is over, but for its delivery.
     pub(super) fn tell_of_end(&mut self, running: &mut Running) {
-        let why = running.story.ended_by.take();
-        self.tell_webhook(running, "job_end", why.unwrap_or("normal_exit".into()));
+        // Before a crash of the agent, that may have been told.
+        if !running.story.has(JOB_END) {
+            let why = running.story.ended_by().to_owned();
+            self.tell_webhook(running, JOB_END, why);
+        }
     }
 
     /// A phase that is skipped begins and succeeds: whoever listens counts on it.
@@ -48,62 +91,49 @@ impl Agent {
     pub(super) fn tell_of_skipped(&mut self, running: &mut Running, phase: Option<Phase>) {
         let place = PHASES.iter().position(|one| Some(*one) == phase);
         let end = place.unwrap_or(PHASES.len() - 1);
-        for skipped in PHASES.into_iter().take(end).skip(running.story.told) {
-            self.tell_webhook(running, &format!("{skipped}_start"), String::new());
+        let begin = running.story.phases();
+        for skipped in PHASES.into_iter().take(end).skip(begin) {
+            self.tell_of_phase(running, skipped);
             self.tell_webhook(running, &format!("{skipped}_success"), String::new());
         }
-        running.story.told = running.story.told.max(end);
     }
 
     pub(super) fn tell_of_phase(&mut self, running: &mut Running, phase: Phase) {
         self.tell_webhook(running, &format!("{phase}_start"), String::new());
-        let at = PHASES.iter().position(|one| *one == phase);
-        running.story.told = at.map_or(running.story.told, |at| at + 1);
     }
 
     /// The user's word ends the job between two phases.
     pub(super) fn tell_of_cancellation(&mut self, running: &mut Running) {
-        if running.story.ended_by.is_none() {
-            self.tell_webhook(running, "cancelled", Stop::Cancelled.to_string());
-            running.story.ended_by = Some("cancelled".into());
+        if !running.story.was_cancelled() {
+            self.tell_webhook(running, CANCELLED, Stop::Cancelled.to_string());
         }
     }
 
     pub(super) fn tell_of_status(&mut self, running: &mut Running, phase: Phase, status: i64) {
-        let stop = running.story.stopped.take();
-        let mut why = stop.and_then(event_of).map(str::to_owned);
-        if let (Some(stop), Some(name)) = (stop, &why) {
-            let name = name.clone();
-            self.tell_webhook(running, &name, stop.to_string());
+        if let Some(stop) = running.story.stopped.take()
+            && let Some(name) = event_of(stop)
+        {
+            self.tell_webhook(running, name, stop.to_string());
         }
-        if status == RECOVERY_FAILED {
-            self.tell_webhook(running, "recovery_fail", String::new());
-            why = Some("recovery_fail".into());
-        }
-        if status == 0 {
-            return self.tell_webhook(running, &format!("{phase}_success"), String::new());
-        }
-        let fail = format!("{phase}_fail");
+        let name = match status {
+            0 => return self.tell_webhook(running, &format!("{phase}_success"), String::new()),
+            // In place of the other, as the original has it.
+            RECOVERY_FAILED => "recovery_fail".to_owned(),
+            _ => format!("{phase}_fail"),
+        };
         // Only the webhook is told what a connector says.
         let detail = match running.job.webhook {
             Some(_) => connector::fault(running, phase),
             None => String::new(),
         };
-        self.tell_webhook(running, &fail, detail);
-        let is_the_end = match phase {
-            Phase::Test => self.cancelled,
-            Phase::Cleanup => false,
-            _ => true,
-        };
-        if is_the_end {
-            running.story.ended_by.get_or_insert(why.unwrap_or(fail));
-        }
+        self.tell_webhook(running, &name, detail);
     }
 
-    fn tell_webhook(&mut self, running: &Running, name: &str, detail: String) {
+    fn tell_webhook(&mut self, running: &mut Running, name: &str, detail: String) {
         if running.job.webhook.is_none() {
             return;
         }
+        running.story.told.push(name.to_owned());
         let event = JobEvent {
             name: name.to_owned(),
             timestamp: clock::iso8601(SystemTime::now()),
@@ -124,7 +154,49 @@ fn event_of(stop: Stop) -> Option<&'static str> {
     match stop {
         Stop::GlobalTimeout(_) => Some("global_timeout"),
         Stop::OutputTimeout(_) => Some("output_timeout"),
-        Stop::Cancelled => Some("cancelled"),
+        Stop::Cancelled => Some(CANCELLED),
         Stop::Interrupted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn story(told: &[&str]) -> Story {
+        Story {
+            told: told.iter().map(|name| (*name).to_owned()).collect(),
+            stopped: None,
+        }
+    }
+
+    #[test]
+    fn a_job_ends_by_what_was_told_last_before_its_cleanup() {
+        let test_failed = ["job_start", "test_start", "test_fail", "allocate_start"];
+        let test_failed = [&test_failed[..], &["allocate_success"]].concat();
+        for (told, why) in [
+            (&test_failed[..], "normal_exit"),
+            (&["job_start"], "normal_exit"),
+            (&["test_start", "cancelled", "test_fail"], "cancelled"),
+            (&["provision_success", "cancelled"], "cancelled"),
+            // The agent ended in it.
+            (&["test_start", "test_fail"], "test_fail"),
+            (&["global_timeout", "provision_fail"], "provision_fail"),
+            (&["provision_start", "recovery_fail"], "recovery_fail"),
+        ] {
+            assert_eq!(story(told).ended_by(), why, "{told:?}");
+            let cleaned = [told, &["cleanup_start", "cleanup_fail"]].concat();
+            assert_eq!(story(&cleaned).ended_by(), why, "{cleaned:?}");
+        }
+    }
+
+    #[test]
+    fn the_phases_that_were_told_of_are_counted_in_their_order() {
+        assert_eq!(story(&["job_start"]).phases(), 0);
+        assert_eq!(
+            story(&["setup_start", "setup_success", "test_start"]).phases(),
+            4
+        );
+        assert_eq!(story(&["cleanup_start"]).phases(), PHASES.len());
     }
 }

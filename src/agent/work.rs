@@ -56,7 +56,7 @@ impl Agent {
             return true;
         };
         info!("took job {}", running.job.id);
-        self.tell_of_start(&running);
+        self.tell_of_start(&mut running);
         self.events.telemetry.job_begins();
         let refusal = match running.job.refusal.clone() {
             None => self.fetch_attachments(&running).err(),
@@ -197,7 +197,7 @@ impl Agent {
     }
 
     /// Whether a phase has ended the job.
-    fn has_failed(running: &Running) -> bool {
+    pub(super) fn has_failed(running: &Running) -> bool {
         let last = running.statuses.last();
         last.is_some_and(|(phase, status)| *status != 0 && *phase != Phase::Test)
     }
