@@ -521,6 +521,10 @@ fn a_device_that_cannot_be_recovered_takes_no_job_until_the_agent_is_started_aga
     let mut agent = lab.agent();
     lab.wait_until_complete(&job);
     agent.wait_for_log("takes no jobs: Set to offline by agent");
+    lab.wait("the agent has no job", |view| {
+        let agent = view.agent(&lab.agent_id);
+        agent.is_some_and(|agent| agent.job_id.is_empty())
+    });
     let next = lab.submit_test();
     let asked = lab.proxy().seen().len();
     lab.proxy()

@@ -389,3 +389,45 @@ fn row_33_a_daemon_that_left_everything_behind_is_found_by_its_control_group() {
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&groups.stdout), "", "it is removed");
 }
+
+/// A device that could not be recovered is given no job by the next life either.
+#[test]
+fn row_07_status_46_is_not_forgotten_when_the_agent_is_killed_before_the_server_knows() {
+    let setup = Lab::new().with_proxy();
+    let gate = Gate::new(&setup.scratch, "provision");
+    let lab = setup
+        .command(
+            "provision",
+            &format!("echo begun; {}; exit 46", gate.words()),
+        )
+        .command("test", "echo tested");
+    let broken = lab.submit(r#""provision_data": {"distro": "x"}"#);
+    let agent = lab.agent();
+    lab.wait_for_output(&broken, Phase::Provision, "begun");
+    lab.proxy().set_down(true);
+    gate.open();
+    agent.wait_for_log("the agent goes offline");
+    let word = lab.scratch.path("results/.lab-agent.offline");
+    assert!(word.exists());
+    drop(agent);
+    lab.proxy().set_down(false);
+    let waiting = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_until_complete(&broken);
+    let comment =
+        format!("Set to offline by agent. Recovery failed during job '{broken}' execution.");
+    lab.wait("the agent is offline", |view| {
+        view.agent("lab-agent")
+            .is_some_and(|agent| agent.state == "offline" && agent.comment == comment)
+    });
+    agent.wait_for_log("is offline and takes no jobs");
+    wait_until("the word is delivered", || !word.exists());
+    assert_eq!(lab.server.job_state(&waiting).as_deref(), Some("waiting"));
+    // What an administrator says from then on counts, in the next life as well.
+    lab.server.set_agent("lab-agent", "waiting", "");
+    lab.wait_until_complete(&waiting);
+    drop(agent);
+    let third = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&third);
+}

@@ -29,7 +29,8 @@ impl Agent {
                 body.string(name, value);
             }
         }
-        self.post(Ask::PostAgent(body), "post this agent's data")
+        self.post(Ask::PostAgent(body), "post this agent's data")?;
+        Ok(())
     }
 
     /// Makes the server's picture of the agent right: it waits, or it is out of
@@ -41,9 +42,9 @@ impl Agent {
     ) -> Result<(), Setback> {
         let mut body = Object::new();
         let mut differs = false;
-        if let Some(comment) = &self.offline {
+        if let Some(offline) = &self.offline {
             body.string("state", "offline");
-            body.string("comment", comment);
+            body.string("comment", &offline.comment);
             differs = true;
         } else if !data.is_out_of_service() {
             let comment = lack.unwrap_or_default();
@@ -55,17 +56,13 @@ impl Agent {
                 differs = true;
             }
         }
-        if !data.job_id.is_empty() {
+        // One of before 2025-05 does not say what it has.
+        if !data.job_id.is_empty() || data.state.is_none() {
             body.string("job_id", "");
             differs = true;
         }
-        if differs {
-            self.post(Ask::PostAgent(body), "post this agent's data")?;
-        }
-        // From here on the server says it, if it says anything: one of before 2025-05
-        // does not, and the agent stays offline until its end.
-        if data.state.is_some() {
-            self.offline = None;
+        if differs && self.post(Ask::PostAgent(body), "post this agent's data")? {
+            self.offline_is_told();
         }
         self.idle.was_working = false;
         Ok(())
@@ -117,7 +114,7 @@ impl Agent {
     fn advertise(&mut self, ask: Ask, action: &str) -> Result<bool, Setback> {
         match self.post(ask, action) {
             Err(Setback::Failed(Failure::Transient { .. })) => Ok(false),
-            other => other.map(|()| true),
+            other => other.map(|_| true),
         }
     }
 
@@ -143,14 +140,20 @@ impl Agent {
             Some(Ok(Answer::AgentData(data))) => data,
             _ => return,
         };
+        self.compare_offline(&data);
         let mut body = Object::new();
         body.string("job_id", "");
-        if !data.is_out_of_service() && !data.is_to_restart() {
+        if let Some(offline) = self.offline.as_ref().filter(|one| !one.is_told) {
+            body.string("state", "offline");
+            body.string("comment", &offline.comment);
+        } else if !data.is_out_of_service() && !data.is_to_restart() {
             body.string("state", "waiting");
             body.string("comment", "");
         }
         self.uplink.ask(Ask::PostAgent(body));
-        let _ = self.answer_until(deadline);
+        if let Some(Ok(_)) = self.answer_until(deadline) {
+            self.offline_is_told();
+        }
     }
 
     /// The answer, if it comes in time.

@@ -120,9 +120,7 @@ impl Agent {
             self.post_identity()?;
         }
         let data = self.agent_data()?;
-        if self.offline.is_some() && data.is_out_of_service() {
-            self.offline = None;
-        }
+        self.compare_offline(&data);
         // At the start, `restart` is what the last life was told.
         let first = self.idle.announced.is_none();
         let out_of_service = data.is_out_of_service() || self.offline.is_some();
@@ -203,7 +201,8 @@ impl Agent {
                 Some(_) => "offline",
                 None => data.state.as_deref().unwrap_or("offline"),
             };
-            let comment = self.offline.as_deref().unwrap_or(&data.comment);
+            let ours = self.offline.as_ref().map(|offline| &offline.comment);
+            let comment = ours.unwrap_or(&data.comment);
             info!("this agent is {state} and takes no jobs: {comment}");
         } else {
             info!("this agent is back in service");
@@ -222,15 +221,15 @@ impl Agent {
         }
     }
 
-    /// Posts something. What the server refuses is said, and not tried again
-    /// before its time: jobs are more important.
-    pub(super) fn post(&mut self, ask: Ask, action: &str) -> Result<(), Setback> {
+    /// Posts something; false where the server refuses it. That is said, and not tried
+    /// again before its time: jobs are more important.
+    pub(super) fn post(&mut self, ask: Ask, action: &str) -> Result<bool, Setback> {
         match self.ask(ask) {
             Err(Setback::Failed(Failure::Refused { cause, .. })) => {
                 warning!("cannot {action}: {cause}; going on without");
-                Ok(())
+                Ok(false)
             }
-            other => other.map(|_| ()),
+            other => other.map(|_| true),
         }
     }
 

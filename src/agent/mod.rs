@@ -14,6 +14,7 @@ mod environment;
 mod events;
 mod idle;
 mod init;
+mod offline;
 mod overseers;
 mod phase;
 mod recovery;
@@ -36,6 +37,7 @@ use crate::sys::{Signal, User};
 use crate::uplink::{self, Uplink};
 use crate::{error, info};
 use events::{Event, Events};
+use offline::Offline;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -114,8 +116,8 @@ pub struct Agent {
     reload_wanted: bool,
     /// The running job was cancelled.
     cancelled: bool,
-    /// Why it has to be put offline, until the server knows.
-    offline: Option<String>,
+    /// Why it is to be offline, until the server says that it is.
+    offline: Option<Offline>,
     /// Jobs in whose middle an earlier life ended; to be taken up.
     interrupted: Vec<(Record, Progress)>,
     idle: idle::Idle,
@@ -184,6 +186,7 @@ impl Agent {
                 info!("the server wants a restart: the agent ends when it is idle");
                 self.restart_wanted = true;
             }
+            uplink::Event::OfflineTold => self.offline_is_told(),
             _ => {}
         }
     }

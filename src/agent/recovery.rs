@@ -49,6 +49,9 @@ impl Agent {
         let record = Arc::new(record);
         self.uplink
             .job_again(Arc::clone(&record), progress.clone(), job.webhook.clone());
+        if let Some(offline) = &self.offline {
+            self.uplink.put_offline(offline.comment.clone());
+        }
         let workspace =
             Workspace::of_an_earlier_life(&self.config.execution_basedir, &job, self.user.clone());
         let mut running = Running {

@@ -117,6 +117,7 @@ impl Agent {
         if mode == Mode::Daemon {
             log::share();
             uplink::influx::start(&agent.config.agent_id, &agent.events.telemetry.metrics);
+            agent.remember_offline();
             agent.look_at_records();
             // Last: from here on the main loop must turn.
             let watchdog = agent.config.watchdog_device.as_deref();

@@ -248,8 +248,7 @@ impl Agent {
             let comment =
                 format!("Set to offline by agent. Recovery failed during job '{id}' execution.");
             warning!("the {phase} phase of job {id} ended with 46: the agent goes offline");
-            self.uplink.put_offline(comment.clone());
-            self.offline = Some(comment);
+            self.put_offline(comment);
         }
     }
 

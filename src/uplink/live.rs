@@ -233,8 +233,8 @@ impl LiveJob {
         if data.is_to_restart() {
             tell(Event::RestartWanted);
         }
-        if data.is_out_of_service() {
-            self.offline = None;
+        if data.is_out_of_service() && self.offline.take().is_some() {
+            tell(Event::OfflineTold);
         }
         self.administered |= data.is_to_restart() || data.is_out_of_service();
     }
@@ -275,7 +275,7 @@ impl LiveJob {
             self.read_agent(api, tell);
         }
         if let Some(comment) = self.offline.clone() {
-            return Some(self.post_offline(api, &comment));
+            return Some(self.post_offline(api, &comment, tell));
         }
         agent_due.and_then(|phase| self.post_agent_state(api, phase))
     }
@@ -297,11 +297,21 @@ impl LiveJob {
         }
     }
 
-    fn post_offline(&mut self, api: &Api, comment: &str) -> Result<(), Failure> {
+    /// Refused, it is left to the idle agent, which takes no job before.
+    fn post_offline(
+        &mut self,
+        api: &Api,
+        comment: &str,
+        tell: &dyn Fn(Event),
+    ) -> Result<(), Failure> {
         let mut data = Object::new();
         data.string("state", "offline");
         data.string("comment", comment);
-        self.post_agent(api, data)?;
+        match api.post_agent(data) {
+            Ok(()) => tell(Event::OfflineTold),
+            Err(Failure::Refused { .. }) => {}
+            Err(failure) => return Err(failure),
+        }
         self.agent_posted = Instant::now();
         self.offline = None;
         self.administered = true;

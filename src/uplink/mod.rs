@@ -129,6 +129,8 @@ pub enum Event {
     Checked,
     /// An administrator wants the agent to restart.
     RestartWanted,
+    /// The server knows that the agent is offline.
+    OfflineTold,
     /// The server has everything of the job.
     Delivered,
     /// The job's rest is put aside, to be sent later.
