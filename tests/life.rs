@@ -495,3 +495,21 @@ fn an_administrator_sees_at_the_server_what_the_agent_warns_of() {
         agent.is_some_and(|agent| agent.state == "waiting")
     });
 }
+
+/// What the server was told once stays there until somebody takes it back.
+#[test]
+fn a_location_that_is_no_more_in_the_configuration_goes_from_the_server() {
+    let lab = Lab::new().set("location", "\"shelf 3\"");
+    let location = |lab: &Lab| lab.server.agent("lab-agent").map(|agent| agent.location);
+    let mut agent = lab.agent();
+    wait_until("the location is known", || {
+        location(&lab).as_deref() == Some("shelf 3")
+    });
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    let lab = lab.set("location", "\"\"");
+    let _agent = lab.agent();
+    wait_until("the location is gone", || {
+        location(&lab).as_deref() == Some("")
+    });
+}

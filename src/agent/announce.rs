@@ -6,7 +6,7 @@ use super::space::NO_SPACE;
 use super::{Agent, Event};
 use crate::info;
 use crate::json::Object;
-use crate::uplink::{self, AgentData, Answer, Ask, Failure};
+use crate::uplink::{self, AgentData, Answer, Ask, DESCRIPTIONS, Failure};
 use std::time::{Duration, Instant};
 
 /// The server forgets agents, queues and images after seven days.
@@ -20,17 +20,19 @@ impl Agent {
     pub(super) fn post_identity(&mut self) -> Result<(), Setback> {
         let mut body = Object::new();
         body.strings("queues", &self.config.job_queues);
-        for (name, value) in [
-            ("location", &self.config.location),
-            ("provision_type", &self.config.provision_type),
-            ("identifier", &self.config.identifier),
-        ] {
+        for (name, value) in self.descriptions() {
             if !value.is_empty() {
                 body.string(name, value);
             }
         }
         self.post(Ask::PostAgent(body), "post this agent's data")?;
         Ok(())
+    }
+
+    fn descriptions(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let config = &self.config;
+        let values = [&config.location, &config.provision_type, &config.identifier];
+        DESCRIPTIONS.into_iter().zip(values)
     }
 
     /// Makes the server's picture of the agent right: it waits, or it is out of
@@ -60,6 +62,13 @@ impl Agent {
         if !data.job_id.is_empty() || data.state.is_none() {
             body.string("job_id", "");
             differs = true;
+        }
+        // What an earlier configuration said stays at the server until it is taken back.
+        for (name, value) in self.descriptions() {
+            if value.is_empty() && data.described.contains(&name) {
+                body.string(name, "");
+                differs = true;
+            }
         }
         if differs && self.post(Ask::PostAgent(body), "post this agent's data")? {
             self.offline_is_told();

@@ -2,6 +2,9 @@
 
 use crate::json::{DeJson, Error, Json};
 
+/// What people are shown of an agent, where there is something.
+pub const DESCRIPTIONS: [&str; 3] = ["location", "provision_type", "identifier"];
+
 /// What the server says of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentData {
@@ -11,6 +14,8 @@ pub struct AgentData {
     pub job_id: String,
     /// Why it is in this state.
     pub comment: String,
+    /// Which of [`DESCRIPTIONS`] the server has.
+    pub described: Vec<&'static str>,
     /// Those of its queues that only their owners' jobs come into.
     pub restricted_queues: Vec<String>,
 }
@@ -30,10 +35,15 @@ impl AgentData {
     /// When something in it is not what it should be.
     pub(super) fn read(json: Json<'_>) -> Result<AgentData, Error> {
         let known: KnownAgent = json.decode(&["state", "job_id", "comment"])?;
+        let is_there = |name: &&str| {
+            let text = json.get(name).and_then(Json::string);
+            text.is_some_and(|text| !text.is_empty())
+        };
         Ok(AgentData {
             state: Some(known.state.unwrap_or_default()),
             job_id: known.job_id.unwrap_or_default(),
             comment: known.comment.unwrap_or_default(),
+            described: DESCRIPTIONS.into_iter().filter(is_there).collect(),
             restricted_queues: restricted_queues(json),
         })
     }

@@ -30,7 +30,7 @@ mod upload;
 mod waiting;
 mod webhook;
 
-pub use agent_data::AgentData;
+pub use agent_data::{AgentData, DESCRIPTIONS};
 pub use failure::Failure;
 pub use fetch::Fetching;
 
