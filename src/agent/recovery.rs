@@ -43,7 +43,11 @@ impl Agent {
         // On record before anything else is done.
         let taken_up = Entry::TakenUp(record.log_lengths());
         if let Err(error) = record.append(&taken_up) {
-            warning!("cannot write to {}: {error}", record.directory().display());
+            warning!(
+                "cannot write to {}: {error}; the job comes to its end, but would not survive \
+                 another restart",
+                record.directory().display()
+            );
         }
         progress.apply(&taken_up);
         let record = Arc::new(record);

@@ -140,7 +140,8 @@ impl Agent {
             Ok(records) => records,
             Err(error) => {
                 warning!(
-                    "cannot look for what is owed in {}: {error}",
+                    "cannot look for what is owed in {}: {error}; nothing of it is sent before \
+                     the next start",
                     basedir.display()
                 );
                 return;
@@ -158,7 +159,10 @@ impl Agent {
             let created = self.put_on_record(&job_id, document.as_deref());
             match created {
                 Ok(interrupted) => self.interrupted.push(interrupted),
-                Err(error) => error!("cannot make a record of job {job_id}: {error}"),
+                Err(error) => error!(
+                    "cannot make a record of job {job_id}: {error}; it stays as it is until the \
+                     next start"
+                ),
             }
         }
         for path in records.half_removed {

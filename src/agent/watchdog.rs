@@ -98,7 +98,8 @@ impl Watchdog {
             && let Err(error) = device.write_all(DISARM)
         {
             error!(
-                "cannot disarm the watchdog {}: {error}",
+                "cannot disarm the watchdog {}: {error}; it resets the board unless somebody \
+                 feeds it",
                 self.path.display()
             );
         }

@@ -212,7 +212,10 @@ impl Agent {
         match workspace.restore(&running.job, &running.statuses) {
             Ok(false) => {}
             Ok(true) => info!("the job removed {directory}; it is made anew for the cleanup"),
-            Err(error) => warning!("cannot make {directory} anew for the cleanup: {error}"),
+            Err(error) => warning!(
+                "cannot make {directory} anew for the cleanup: {error}; it runs all the same, \
+                 if it can"
+            ),
         }
     }
 
@@ -228,7 +231,10 @@ impl Agent {
         let synced = self.meanwhile(move || sync_outcome(&record, artifacts.as_deref(), phase));
         if let Some(Err(error)) = synced {
             let id = &running.job.id;
-            warning!("cannot sync the outcome of phase {phase} of job {id}: {error}");
+            warning!(
+                "cannot sync the outcome of phase {phase} of job {id}: {error}; a power cut \
+                 might take it"
+            );
         }
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));

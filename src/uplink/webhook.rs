@@ -111,7 +111,10 @@ impl Telling {
             state.changed.notify_all();
         });
         if let Err(error) = started {
-            warning!("cannot start the thread that tells the webhook of job {job_id}: {error}");
+            warning!(
+                "cannot start the thread that tells the webhook of job {job_id}: {error}; it \
+                 hears nothing"
+            );
             self.state.lock().is_over = true;
         }
     }
