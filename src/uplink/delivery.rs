@@ -206,14 +206,7 @@ impl Delivery {
             let LogProgress { sent, refused } = *phase.logs.of(log);
             let fragment = Step::Fragment(phase.phase, log, sent);
             let waiting = self.waiting.of(log);
-            let left = match phase.status {
-                // The log has its final length.
-                Some(_) => self
-                    .record
-                    .log_length(phase.phase, log)
-                    .saturating_sub(sent),
-                None => waiting.available(phase.phase).saturating_sub(sent),
-            };
+            let left = self.left(phase, log);
             if left == 0 || refused {
                 continue;
             }
@@ -228,6 +221,18 @@ impl Delivery {
             Some(_) => Step::Status(phase.phase),
             None => Step::Wait(wait),
         }
+    }
+
+    /// How much of a phase's log is still to be sent. As long as the phase runs, that is
+    /// what was told: more may be there for a moment, until the full disk's half of a
+    /// text is taken back.
+    fn left(&self, phase: &PhaseProgress, log: LogType) -> u64 {
+        let length = match phase.status {
+            // The log has its final length.
+            Some(_) => self.record.log_length(phase.phase, log),
+            None => self.waiting.of(log).available(phase.phase),
+        };
+        length.saturating_sub(phase.logs.of(log).sent)
     }
 
     /// Takes a step. After a failure the delivery rests.

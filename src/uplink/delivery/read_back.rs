@@ -225,6 +225,7 @@ mod tests {
         let (phase, log) = (Phase::Test, LogType::Output);
         std::fs::write(job.record.log(phase, log), "12345").unwrap();
         job.apply(&Entry::Started(phase));
+        job.output(phase, log, 5, Instant::now());
         server.answer("POST", "/v1/result/*/log/output", 2, 503, "");
         let fragment = Step::Fragment(phase, log, 0);
         for failures in [1, 2] {

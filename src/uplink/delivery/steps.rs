@@ -34,10 +34,9 @@ impl Delivery {
     ) -> Result<(), Failure> {
         let step = Step::Fragment(phase, log, from);
         let started = Instant::now();
-        let mut text = match self
-            .record
-            .read_log(phase, log, from, self.largest_fragment)
-        {
+        let left = self.current().map_or(0, |current| self.left(current, log));
+        let most = left.min(self.largest_fragment);
+        let mut text = match self.record.read_log(phase, log, from, most) {
             Ok(text) => text,
             Err(error) if self.is_lost(&error, api, now) => {
                 let path = self.record.log(phase, log);
@@ -359,6 +358,8 @@ mod tests {
     use super::super::tests::delivery;
     use super::*;
     use crate::job::Record;
+    use crate::local::{Options, Server};
+    use crate::uplink::api::tests::api_of;
 
     #[test]
     fn artifacts_stay_where_they_are_until_the_journal_has_their_new_place() {
@@ -386,6 +387,32 @@ mod tests {
         let journal = Record::read(job.record.directory()).unwrap().unwrap();
         assert_eq!(journal.artifacts, whole);
         assert!(!elsewhere.exists());
+        std::fs::remove_dir_all(basedir).unwrap();
+    }
+
+    /// What the disk did not take whole is cut back: until then, half of it is in the log.
+    #[test]
+    fn of_a_running_phase_only_what_was_told_is_sent() {
+        let basedir = std::env::temp_dir().join(format!("tfa-told-{}", std::process::id()));
+        let server = Server::start(Options {
+            directory: basedir.join("server"),
+            ..Options::default()
+        })
+        .unwrap();
+        let api = api_of(&server, &basedir);
+        let mut job = delivery(&basedir);
+        job.progress.job_id = server.submit("{\"job_queue\": \"q\"}").unwrap();
+        let (phase, log) = (Phase::Test, LogType::Output);
+        job.apply(&Entry::Started(phase));
+        std::fs::write(job.record.log(phase, log), "told and half of wh").unwrap();
+        job.output(phase, log, 5, Instant::now());
+        job.take(Step::Fragment(phase, log, 0), &api, Instant::now());
+        assert_eq!(server.output(&job.progress.job_id, phase), "told ");
+        std::fs::write(job.record.log(phase, log), "told and more").unwrap();
+        job.apply(&Entry::Ended { phase, status: 0 });
+        job.take(Step::Fragment(phase, log, 5), &api, Instant::now());
+        assert_eq!(server.output(&job.progress.job_id, phase), "told and more");
+        drop(server);
         std::fs::remove_dir_all(basedir).unwrap();
     }
 
