@@ -201,3 +201,18 @@ fn an_agent_that_has_read_its_fill_sleeps() {
     let serial = "yes | head -c 300000 > test-serial.log; truncate -s 100G test-serial.log;";
     sleeps(lab, serial, 100_000);
 }
+
+/// What a phase left behind writes on, until the cleanup is over: its phase ends all the
+/// same, with the serial log that was there.
+#[test]
+fn a_serial_log_that_is_still_written_to_holds_no_phase_up() {
+    let writer = "(while :; do printf x; done >> test-serial.log) > /dev/null 2>&1 &";
+    let written = "while [ ! -s test-serial.log ]; do sleep 0.01; done";
+    let lab = Lab::new().command("test", &format!("{writer} {written}; echo over"));
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    let serial = lab.server.view(|view| view.serial(&job, Phase::Test));
+    let rest = serial.trim_start_matches('x');
+    assert!(serial.starts_with('x') && rest.is_empty(), "{rest}");
+}

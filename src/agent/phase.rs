@@ -175,6 +175,9 @@ impl Agent {
     /// A card may take its time for what is left: whoever has to hear that the main loop
     /// turns does so meanwhile.
     fn read_serial_to_its_end(&mut self, output: &mut Output) {
+        if let Some(serial) = &mut output.serial {
+            serial.tail.end_here();
+        }
         while let Some(serial) = &mut output.serial {
             let news = serial.tail.look();
             if !serial.tail.is_behind() {

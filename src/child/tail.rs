@@ -25,6 +25,8 @@ pub struct Tail {
     open: Option<Open>,
     /// There was more than one look reads.
     behind: bool,
+    /// Bytes that are still read, once nothing more is to come.
+    left: Option<u64>,
     /// Why nothing could be read yet.
     fault: Option<String>,
 }
@@ -53,6 +55,7 @@ impl Tail {
             owner: None,
             open: None,
             behind: false,
+            left: None,
             fault: None,
         }
     }
@@ -83,13 +86,33 @@ impl Tail {
         self.behind
     }
 
-    /// Reads all that is left, within the limit: nothing more will come.
+    /// Nothing more is to come: only what is there at this moment is still read, so that
+    /// whoever goes on writing keeps nobody.
+    pub fn end_here(&mut self) {
+        let now = files::open_regular_of(&self.path, self.owner);
+        let now = now.and_then(|file| file.metadata()).ok();
+        let length = now.as_ref().map_or(0, MetadataExt::size);
+        let left = self.open.as_ref().map_or(length, |open| {
+            let own = open.file.metadata().map_or(0, |metadata| metadata.len());
+            let is_same = now.is_none_or(|now| now.ino() == open.inode && length >= open.read);
+            let others = if is_same { 0 } else { length };
+            own.saturating_sub(open.read).saturating_add(others)
+        });
+        self.left = Some(left);
+    }
+
+    /// Reads all that is left, within the limit.
     pub fn finish(&mut self) -> Option<u64> {
+        if self.left.is_none() {
+            self.end_here();
+        }
         let before = self.length();
         while self.has_room() && matches!(self.read_some(), Ok(1..)) {}
         if let Some(open) = &mut self.open {
             let length = open.file.metadata().map_or(0, |metadata| metadata.len());
-            open.output.leave_out(length.saturating_sub(open.read));
+            let rest = length.saturating_sub(open.read);
+            open.output
+                .leave_out(rest.min(self.left.unwrap_or_default()));
             open.output.finish();
         }
         self.grown(before)
@@ -139,13 +162,20 @@ impl Tail {
             });
             return self.read_some();
         };
-        let mut buffer = vec![0; ONE_LOOK];
+        let left = self
+            .left
+            .map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+        let mut buffer = vec![0; left.map_or(ONE_LOOK, |left| left.min(ONE_LOOK))];
         let read = open.file.read_at(&mut buffer, open.read)?;
         if read > 0 {
             open.read += read as u64;
             open.total += read as u64;
+            self.left = self.left.map(|left| left.saturating_sub(read as u64));
             open.output.bytes(buffer.get(..read).unwrap_or_default());
             return Ok(read);
+        }
+        if left == Some(0) {
+            return Ok(0);
         }
         // Cut short, or another file by now: what is there is new.
         let now = files::open_regular_of(&self.path, self.owner)?;
@@ -192,6 +222,42 @@ mod tests {
         tail.finish();
         assert!(text().starts_with("one €cutother filexxxx"));
         assert!(text().ends_with("output_limit is 100]\n"), "{}", text());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_after_the_end_is_not_read() {
+        let directory = std::env::temp_dir().join(format!("tfa-end-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (path, kept) = (directory.join("serial"), directory.join("kept"));
+        let tail = || {
+            let _ = fs::remove_file(&kept);
+            Tail::new(path.clone(), kept.clone(), 100, Arc::default())
+        };
+        let text = || fs::read_to_string(&kept).unwrap();
+        for (looked_at, then, expected) in [
+            ("", "until the end, and on", "until the"),
+            ("until ", "until the end, and on", "until the"),
+            ("until the", "until the end, and on", "until the"),
+            // Another text, longer than what was left to be read.
+            (
+                "what was before",
+                "until the end",
+                "what was beforeuntil the",
+            ),
+        ] {
+            let mut tail = tail();
+            if !looked_at.is_empty() {
+                fs::write(&path, looked_at).unwrap();
+                tail.look();
+            }
+            fs::write(&path, "until the").unwrap();
+            tail.end_here();
+            fs::write(&path, then).unwrap();
+            tail.finish();
+            assert_eq!(text(), expected, "{looked_at:?}");
+            let _ = fs::remove_file(&path);
+        }
         fs::remove_dir_all(directory).unwrap();
     }
 
