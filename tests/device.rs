@@ -216,3 +216,23 @@ fn a_serial_log_that_is_still_written_to_holds_no_phase_up() {
     let rest = serial.trim_start_matches('x');
     assert!(serial.starts_with('x') && rest.is_empty(), "{rest}");
 }
+
+/// There is more in the serial log than a moment reads: the output of the phase does not
+/// wait for that, and is not taken for silence.
+#[test]
+fn a_serial_log_that_is_long_keeps_no_output_waiting() {
+    let serial = "truncate -s 256M long; mv long test-serial.log;";
+    let speak = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.3; done";
+    let lab = Lab::new().command("test", &format!("{serial} {speak}"));
+    // It is about the reading only.
+    lab.server
+        .answer("POST", "/v1/result/*/log/serial", 1, 400, "");
+    let job = lab.submit(r#""test_data": {"test_cmds": "none"}, "output_timeout": 1"#);
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(0));
+    assert_eq!(
+        lab.body(&job, Phase::Test),
+        "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n"
+    );
+}

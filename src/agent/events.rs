@@ -40,6 +40,8 @@ pub(super) struct Events {
     changes: Option<Changes>,
     /// Some have come that were not told yet.
     has_changed: bool,
+    /// Output was told although the deadline had come: that is next.
+    is_overdue: bool,
     /// Pipes that something which a phase left behind still writes to: read, so
     /// that it is neither stopped nor killed by a full or broken pipe.
     leftovers: Vec<Pipe>,
@@ -58,6 +60,7 @@ impl Events {
             awaited: None,
             changes: None,
             has_changed: false,
+            is_overdue: false,
             leftovers: Vec::new(),
             overseers: Overseers::default(),
             telemetry: Telemetry::default(),
@@ -99,8 +102,9 @@ impl Events {
         self.signals.take()
     }
 
-    /// Waits for whatever comes first. What is urgent goes before output, so
-    /// that no flood of that postpones a deadline.
+    /// Waits for whatever comes first. Nothing is taken for silence that was not looked
+    /// at, and no deadline that is always over hides the rest: one piece of output, which
+    /// is there already, goes before it. A flood of that postpones it no further.
     ///
     /// # Errors
     /// When poll(2) fails.
@@ -109,6 +113,7 @@ impl Events {
         pipe: Option<&Pipe>,
         deadline: Option<Instant>,
     ) -> io::Result<Event> {
+        let mut has_looked = std::mem::take(&mut self.is_overdue);
         loop {
             self.overseers.feed(Instant::now());
             self.telemetry.tend(Instant::now());
@@ -129,7 +134,8 @@ impl Events {
                 return Ok(Event::Uplink(event));
             }
             let now = Instant::now();
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            let has_come = deadline.is_some_and(|deadline| deadline <= now);
+            if has_come && has_looked {
                 return Ok(Event::Deadline);
             }
             // By turns, so that neither can hide the other.
@@ -139,7 +145,9 @@ impl Events {
             let others = self.overseers.due().into_iter().chain(self.telemetry.due());
             let nearest = deadline.into_iter().chain(others).min();
             let timeout = nearest.map(|nearest| nearest.saturating_duration_since(now));
+            has_looked = true;
             if self.poll(pipe, timeout)? {
+                self.is_overdue = has_come;
                 return Ok(Event::Output);
             }
         }
