@@ -159,6 +159,50 @@ fn a_signal_that_comes_with_a_hangup_is_not_lost() {
     }
 }
 
+/// What is still being sent is waited for before the agent begins anew: who is told then
+/// to stop takes no job any more.
+#[test]
+fn a_signal_that_comes_while_a_hangup_is_heeded_is_for_the_next_life() {
+    if !is_native("the agent cannot become a new image of a foreign binary") {
+        return;
+    }
+    let lab = Lab::new()
+        .with_proxy()
+        .set("polling_interval", "3600")
+        .command("test", "mkdir artifacts; echo x > artifacts/x");
+    let upload = "/v1/result/*/artifact";
+    lab.proxy().on("POST", upload, 1_000, Fault::Hang);
+    let owing = lab.submit_test();
+    let mut agent = lab.agent();
+    lab.proxy().wait_for("POST", upload, 1, PATIENCE);
+    agent.signal("KILL");
+    agent.wait();
+    for (name, status) in [("TERM", 0), ("USR1", 1)] {
+        let seen = |part: &str| {
+            let all = lab.proxy().seen();
+            all.iter().filter(|one| one.path.contains(part)).count()
+        };
+        let (asked, sent) = (seen("/v1/job"), seen("/artifact"));
+        let mut agent = lab.agent();
+        lab.proxy().wait_for("GET", "/v1/job", asked + 1, PATIENCE);
+        lab.proxy().wait_for("POST", upload, sent + 1, PATIENCE);
+        let job = lab.submit_test();
+        agent.signal("HUP");
+        agent.wait_for_log("beginning anew");
+        agent.signal(name);
+        assert_eq!(agent.wait(), status, "{}", agent.log());
+        let state = lab.server.job_state(&job);
+        assert_eq!(state.as_deref(), Some("waiting"), "{}", agent.log());
+        lab.server.cancel(&job);
+    }
+    lab.proxy().clear();
+    lab.proxy().release();
+    let next = lab.submit_test();
+    let _agent = lab.agent();
+    lab.wait_until_complete(&next);
+    lab.wait_until_complete(&owing);
+}
+
 /// While the agent waits for an answer, it is not idle; but its pause is no time to wait
 /// for either.
 #[test]

@@ -233,10 +233,13 @@ impl Agent {
         }
     }
 
-    /// Asks the server and waits for the answer. Told to stop, the agent waits
-    /// no longer, but for a job: that may be on its way, and nobody else would
-    /// get it.
+    /// Asks the server and waits for the answer. Told to stop, the agent asks nothing
+    /// more and waits no longer, but for a job: that may be on its way, and nobody else
+    /// would get it.
     fn ask(&mut self, ask: Ask) -> Result<Answer, Setback> {
+        if self.stopping.is_some() {
+            return Err(Setback::Stopping);
+        }
         let must_have = matches!(ask, Ask::Job(_));
         let mut said = false;
         self.uplink.ask(ask);

@@ -30,8 +30,8 @@ impl Agent {
         self.reload_wanted && !self.restart_wanted && self.offline.is_none()
     }
 
-    /// Whether the agent is to begin anew at this moment. If so, signals wait
-    /// for its next life from here on.
+    /// Whether the agent is to begin anew at this moment. If so, there is no way back:
+    /// nothing more is begun, and signals wait for its next life.
     pub(super) fn is_to_begin_anew(&mut self) -> bool {
         if !self.may_begin_anew() {
             return false;
@@ -41,7 +41,6 @@ impl Agent {
         if !self.would_start() {
             return false;
         }
-        self.settle();
         if let Err(error) = sys::hold_signals() {
             error!("cannot begin anew: signals cannot be held back: {error}");
             return false;
@@ -49,15 +48,14 @@ impl Agent {
         while let Some(signal) = self.events.take_signal() {
             self.signal(signal);
         }
-        let goes_on = self.stopping.is_none() && !self.restart_wanted;
-        if !goes_on {
+        if self.stopping.is_some() || self.restart_wanted {
             // That cannot fail where holding them did not.
             let _ = sys::release_signals();
+            return false;
         }
-        if goes_on {
-            info!("beginning anew with the new configuration");
-        }
-        goes_on
+        info!("beginning anew with the new configuration");
+        self.settle();
+        true
     }
 
     /// Whether the configuration of this moment can be started with, as far as
