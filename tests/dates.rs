@@ -1,5 +1,6 @@
-//! Boards that live after 2038, where 32 bits hold no date. Run with a program
-//! for 32-bit ARM, these are the proof that it keeps 64.
+//! Boards without a clock of their own, whose date jumps, and those that live after 2038,
+//! where 32 bits hold no date. Run with a program for 32-bit ARM, these are the proof
+//! that it keeps 64.
 #![allow(
     clippy::unwrap_used,
     reason = "a test's helper fails as loudly as the test"
@@ -9,8 +10,10 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use support::lab::Lab;
-use support::means::at_date;
+use std::time::{Duration, Instant};
+use support::gate::Gate;
+use support::lab::{Agent, Lab, wait_until};
+use support::means::{at_any_date, at_date, set_date};
 use testflinger_agent::job::Phase;
 
 /// A job that leaves a file of a date of its own.
@@ -27,6 +30,59 @@ fn listed(lab: &Lab, job: &str) -> String {
         .unwrap();
     assert!(list.status.success());
     String::from_utf8(list.stdout).unwrap()
+}
+
+/// Lets the agent wake up in the middle of a phase and say something, which has this date.
+fn wakes_up_at(agent: &Agent, date: &str) {
+    agent.signal("HUP");
+    wait_until(&format!("the agent believes that it is {date}"), || {
+        let log = agent.log();
+        let mut lines = log.lines().filter(|line| line.starts_with(date));
+        lines.any(|line| line.ends_with("the configuration stays as it was"))
+    });
+}
+
+/// A phase is silent while the date goes years forwards, and once more while it goes back:
+/// that is no silence of years, and the one that follows is noticed when it is due.
+#[test]
+fn row_15_a_clock_that_jumps_by_years_moves_no_deadline() {
+    let lab = Lab::new();
+    let [forwards, back] = ["forwards", "back"].map(|name| Gate::new(&lab.scratch, name));
+    let test = format!(
+        "echo begun; {}; echo in 2040; {}; echo in 1975; exec sleep 1000",
+        forwards.words(),
+        back.words()
+    );
+    let lab = lab.command("test", &test).command("cleanup", "echo clean");
+    set_date(&lab, "2026-02-03 04:05:06");
+    let Some(lab) = at_any_date(lab) else {
+        return;
+    };
+    let limited = r#""test_data": {"test_cmds": "none"}, "output_timeout": 10"#;
+    let job = lab.submit(limited);
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "begun");
+    // It says so whenever it is told to read that.
+    agent.edit("cleanup_command", "no_such_command");
+    for (date, shown, gate) in [
+        ("2040-02-03 04:05:06", "[40-02-03 ", forwards),
+        ("1975-02-03 04:05:06", "[75-02-03 ", back),
+    ] {
+        set_date(&lab, date);
+        wakes_up_at(&agent, shown);
+        gate.open();
+        lab.wait_for_output(&job, Phase::Test, &format!("in {}", &date[..4]));
+    }
+    let silent = Instant::now();
+    lab.wait_until_complete(&job);
+    assert!(silent.elapsed() > Duration::from_secs(5), "{}", agent.log());
+    assert_eq!(lab.status(&job, "test"), Some(247));
+    let body = lab.body(&job, Phase::Test);
+    let said = "begun\nin 2040\nin 1975\n\nERROR: Output timeout reached! (10s)\n";
+    assert_eq!(body, said);
+    let next = lab.submit("");
+    lab.wait_until_complete(&next);
+    assert_eq!(lab.body(&next, Phase::Cleanup), "clean\n");
 }
 
 #[test]

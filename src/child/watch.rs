@@ -132,43 +132,4 @@ mod tests {
         };
         assert_eq!(Watch::new(huge, start).due(start + seconds(1 << 30)), None);
     }
-
-    /// Row 15: the wall clock jumps by years. A phase of ten minutes is watched
-    /// while the date goes from 1970 to 2026 and back: only the steady clock
-    /// counts, so nothing fires early and nothing is postponed.
-    #[test]
-    fn row_15_a_jump_of_the_wall_clock_moves_no_deadline() {
-        use crate::sys::clock::Now;
-        use std::time::UNIX_EPOCH;
-        let start = Now {
-            steady: Instant::now(),
-            wall: UNIX_EPOCH,
-        };
-        let later = |after: u64, date: u64| Now {
-            steady: start.steady + seconds(after),
-            wall: UNIX_EPOCH + seconds(date),
-        };
-        let limits = Limits {
-            global: Some(600),
-            output: Some(60),
-        };
-        let mut watch = Watch::new(limits, start.steady);
-        let jumped = later(1, 1_795_344_541);
-        assert_eq!(
-            watch.due(jumped.steady),
-            None,
-            "a jump of 56 years forwards"
-        );
-        watch.output(jumped.steady);
-        let back = later(2, 0);
-        assert_eq!(watch.due(back.steady), None, "and back");
-        assert_eq!(
-            watch.due(later(61, 0).steady),
-            Some(Stop::OutputTimeout(60))
-        );
-        assert_eq!(
-            watch.due(later(600, 0).steady),
-            Some(Stop::GlobalTimeout(600))
-        );
-    }
 }

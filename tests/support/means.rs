@@ -2,6 +2,7 @@
 //! mounts, other users.
 
 use super::lab::{Lab, program};
+use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -250,6 +251,33 @@ pub fn machine(root: &Path, mount: &str, command: &str) -> Option<Vec<String>> {
 ///
 /// `None`, once that is said: there is no libfaketime.
 pub fn at_date(lab: Lab, date: &str) -> Option<Lab> {
+    let started_at = format!("@{date}");
+    Some(with_faketime(lab)?.environment("FAKETIME", &started_at))
+}
+
+/// The same where [`set_date`] says, before and while the agent runs, what date it is.
+pub fn at_any_date(lab: Lab) -> Option<Lab> {
+    let date = date_of(&lab);
+    let lab = with_faketime(lab)?
+        .environment("FAKETIME_TIMESTAMP_FILE", date.to_str().unwrap())
+        .environment("FAKETIME_NO_CACHE", "1");
+    Some(lab)
+}
+
+/// What its agent takes for the moment at which it was started.
+pub fn set_date(lab: &Lab, date: &str) {
+    let next = lab.scratch.path("date.next");
+    fs::write(&next, format!("@{date}\n")).unwrap();
+    // It is read all the time.
+    fs::rename(next, date_of(lab)).unwrap();
+}
+
+fn date_of(lab: &Lab) -> PathBuf {
+    lab.scratch.path("date")
+}
+
+/// Puts libfaketime before a lab's agent; only dates are faked.
+fn with_faketime(lab: Lab) -> Option<Lab> {
     let library = format!(
         "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1",
         std::env::consts::ARCH
@@ -263,10 +291,8 @@ pub fn at_date(lab: Lab, date: &str) -> Option<Lab> {
         println!("not for a static program: it loads no library that lies about the date");
         return None;
     }
-    let started_at = format!("@{date}");
     let lab = lab
         .environment("LD_PRELOAD", &library)
-        .environment("FAKETIME", &started_at)
         .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .environment("TZ", "UTC");
     Some(lab)
