@@ -38,9 +38,12 @@ pub fn remove_all_but(kept: &str, directory: &Path) -> io::Result<()> {
 }
 
 fn remove(path: &Path, kept: Option<&str>) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return gone(fs::remove_file(path)),
+    match remove_untouched(path) {
+        Ok(false) => {}
+        Ok(true) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            return gone(fs::remove_file(path));
+        }
         Err(error) => return gone(Err(error)),
     }
     let top = match hold(path) {
@@ -105,14 +108,13 @@ impl Removal {
     }
 
     fn remove_directory(&mut self, path: &Path, levels: u32) -> io::Result<()> {
+        if remove_untouched(path)? {
+            return Ok(());
+        }
         let directory = hold(path)?;
-        let mount = mount_of(&directory);
-        if mount != self.mount {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            return Err(io::Error::new(
-                ErrorKind::ResourceBusy,
-                format!("something is mounted on {name:?} in it; unmount that first"),
-            ));
+        // Mounted since.
+        if mount_of(&directory) != self.mount {
+            return Err(mounted(path));
         }
         self.empty(&directory, levels);
         fs::remove_dir(path)
@@ -156,6 +158,28 @@ impl Removal {
             self.first_error.get_or_insert(error);
         }
     }
+}
+
+/// Removes a directory that is empty; false where it is not, or where that is for others
+/// to find out. On what is mounted there rmdir(2) does not even look: a server that is
+/// gone would never answer.
+fn remove_untouched(path: &Path) -> io::Result<bool> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            ErrorKind::ResourceBusy => Err(mounted(path)),
+            ErrorKind::NotADirectory | ErrorKind::NotFound => Err(error),
+            _ => Ok(false),
+        },
+    }
+}
+
+fn mounted(path: &Path) -> io::Error {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    io::Error::new(
+        ErrorKind::ResourceBusy,
+        format!("something is mounted on {name:?} in it; unmount that first"),
+    )
 }
 
 /// Opens a directory whose content is to be changed, whatever was made of its mode.
