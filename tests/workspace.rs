@@ -12,8 +12,9 @@ mod support;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use support::gate::Gate;
 use support::lab::{Lab, wait_until};
-use support::means::{as_user, with_mounts};
+use support::means::{as_user, dead_mount, with_mounts};
 use testflinger_agent::job::Phase;
 
 /// The names in a directory but the hidden ones.
@@ -233,6 +234,56 @@ fn what_a_job_left_mounted_in_its_workspace_is_not_removed() {
     let workspace = lab.scratch.path("run").join(&job);
     assert_eq!(names(&workspace), ["root"]);
     assert_eq!(names(&workspace.join("root")), ["dev"]);
+}
+
+/// A device's files over the network, and nobody there any more: whatever looks at them
+/// waits for good.
+#[test]
+fn what_is_mounted_and_does_not_answer_holds_no_job_up() {
+    let Some(words) = with_mounts("true") else {
+        return;
+    };
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "mounted");
+    let lab = lab.command(
+        "test",
+        &format!(
+            "mkdir -p \"root/a b\" artifacts/nfs; echo x | tee root/x artifacts/x; {}",
+            gate.words()
+        ),
+    );
+    let agent = lab.agent_under(&words, &lab.agent_id);
+    for (place, left, said) in [
+        ("root/a b", "root", "unmount that first"),
+        (
+            "artifacts/nfs",
+            "",
+            "was left out: something is mounted on it",
+        ),
+        (
+            "artifacts",
+            "artifacts",
+            "something is mounted on them; it goes home without",
+        ),
+    ] {
+        let job = lab.submit_test();
+        lab.wait_for_output(&job, Phase::Test, "x\n");
+        let workspace = lab.scratch.path("run").join(&job);
+        let Some(_dead) = dead_mount(agent.pid(), &workspace.join(place)) else {
+            return;
+        };
+        gate.open();
+        lab.wait_until_complete(&job);
+        agent.wait_for_log(said);
+        assert_eq!(lab.status(&job, "test"), Some(0), "{}", lab.story());
+        assert_eq!(lab.server.artifact(&job).is_some(), place != "artifacts");
+        wait_until("all else is removed", || match left {
+            "" => !workspace.exists(),
+            left => names(&workspace) == [left],
+        });
+        gate.shut();
+    }
 }
 
 #[test]

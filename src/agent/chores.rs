@@ -135,7 +135,8 @@ pub(super) fn sync_outcome(
     artifacts: Option<&Path>,
     phase: Phase,
 ) -> io::Result<()> {
-    let artifacts = artifacts.filter(|path| matches!(archive::is_empty(path), Ok(false)));
+    let artifacts = artifacts
+        .filter(|path| !is_mounted_on(path) && matches!(archive::is_empty(path), Ok(false)));
     let Some(artifacts) = artifacts else {
         return record.sync_logs(phase);
     };
@@ -200,6 +201,9 @@ fn keep_artifacts(
     beside: &Path,
 ) -> io::Result<Option<PathBuf>> {
     let from = workspace.artifacts();
+    if is_mounted_on(&from) {
+        return Err(io::Error::other("something is mounted on them"));
+    }
     // Whatever the job made of their modes.
     files::open_up(workspace.directory());
     if archive::is_empty(&from).or_else(|_| {
@@ -263,4 +267,9 @@ fn change_place(from: &Path, to: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// What is mounted there cannot be moved, and is not touched: its server may be gone.
+fn is_mounted_on(directory: &Path) -> bool {
+    sys::mounted_in(directory).contains(&PathBuf::new())
 }

@@ -10,7 +10,7 @@
 use super::level::Level;
 use super::links::Links;
 use super::notes::Notes;
-use crate::sys::files;
+use crate::sys::{self, files};
 use std::fs::{self, File, FileType, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -55,6 +55,8 @@ pub(super) struct Walk {
     root: Option<Entry>,
     levels: Vec<Level>,
     links: Links,
+    /// Where something is mounted: the paths in the archive.
+    mounted: Vec<Vec<u8>>,
 }
 
 impl Walk {
@@ -67,6 +69,8 @@ impl Walk {
         let mut level = Level::new(file, prefix.into());
         // At once, so that what makes all of it unreadable is an error.
         level.list(NAMES / 2)?;
+        let mounted = sys::mounted_in(directory).into_iter();
+        let mounted = mounted.map(|path| Path::new(prefix).join(path));
         let root = Entry {
             path: prefix.into(),
             metadata,
@@ -76,6 +80,9 @@ impl Walk {
             root: Some(root),
             levels: vec![level],
             links: Links::default(),
+            mounted: mounted
+                .map(|path| path.into_os_string().into_vec())
+                .collect(),
         })
     }
 
@@ -110,6 +117,9 @@ impl Walk {
     }
 
     fn look_at(&mut self, place: &Path, path: Vec<u8>, notes: &mut Notes) -> io::Result<Entry> {
+        if self.mounted.contains(&path) {
+            return Err(io::Error::other("something is mounted on it"));
+        }
         let metadata = fs::symlink_metadata(place)?;
         let kind = metadata.file_type();
         let content = if kind.is_symlink() {

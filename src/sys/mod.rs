@@ -11,6 +11,7 @@
 mod changes;
 pub mod clock;
 pub mod files;
+mod mounts;
 pub mod oom;
 mod pipe;
 mod poll;
@@ -22,6 +23,7 @@ mod user;
 mod watchdog;
 
 pub use changes::Changes;
+pub use mounts::mounted_in;
 pub use pipe::{Pipe, Wake, pipe};
 pub use poll::poll;
 pub use process::{

@@ -3,9 +3,10 @@
 
 use super::lab::{Lab, program};
 use std::fs;
+use std::io::Read;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Says that a test cannot be done here, unless nobody may say that.
 fn skip(what: &str) {
@@ -101,6 +102,43 @@ pub fn beside(pid: i32, command: &str) {
         .status()
         .unwrap();
     assert!(status.success(), "{command}");
+}
+
+/// Something that is mounted and never answers, as one whose server is gone, until this
+/// is dropped.
+pub struct DeadMount(Child);
+
+/// Mounts that at a place, as a process sees its files.
+///
+/// `None`, once that is said: there is no FUSE.
+pub fn dead_mount(pid: i32, place: &Path) -> Option<DeadMount> {
+    let script = "exec 3<>/dev/fuse && \
+                  mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none \"$0\" && \
+                  echo mounted && exec sleep 10000";
+    let child = Command::new("nsenter")
+        .arg(format!("--target={pid}"))
+        .args(["--mount", "sh", "-c", script])
+        .arg(place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut mount = DeadMount(child.ok()?);
+    let mut said = [0; 8];
+    let told = mount.0.stdout.as_mut().map(|out| out.read_exact(&mut said));
+    if !matches!(told, Some(Ok(()))) {
+        skip("FUSE");
+        return None;
+    }
+    Some(mount)
+}
+
+impl Drop for DeadMount {
+    fn drop(&mut self) {
+        // Nobody holds its end any more, and whoever waits for it has an error.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Changes how many descriptors a running process may have.
