@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use support::gate::Gate;
 use support::lab::{Lab, wait_until};
-use support::means::{as_user, dead_mount, with_mounts};
+use support::means::{as_user, beside, dead_mount, with_mounts};
 use testflinger_agent::job::Phase;
 
 /// The names in a directory but the hidden ones.
@@ -284,6 +284,44 @@ fn what_is_mounted_and_does_not_answer_holds_no_job_up() {
         });
         gate.shut();
     }
+}
+
+/// Where it cannot be told what is mounted, whoever looks hangs: an agent that is to stop
+/// does not, and the next one clears up.
+#[test]
+fn a_chore_that_never_ends_is_left_to_itself() {
+    let Some(words) = with_mounts("true") else {
+        return;
+    };
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "mounted");
+    let test = format!(
+        "mkdir artifacts; echo x | tee artifacts/x; {}",
+        gate.words()
+    );
+    let lab = lab.command("test", &test).command("cleanup", "echo clean");
+    let mut agent = lab.agent_under(&words, &lab.agent_id);
+    let job = lab.submit_test();
+    lab.wait_for_output(&job, Phase::Test, "x\n");
+    let list = format!("/proc/{}/mountinfo", agent.pid());
+    beside(agent.pid(), &format!("mount --bind /dev/null {list}"));
+    let workspace = lab.scratch.path("run").join(&job);
+    let Some(dead) = dead_mount(agent.pid(), &workspace.join("artifacts")) else {
+        return;
+    };
+    gate.open();
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    let log = agent.log();
+    assert!(log.contains("artifacts takes too long"), "{log}");
+    assert!(log.contains("is cleared after the next start"), "{log}");
+    assert_eq!(lab.body(&job, Phase::Cleanup), "clean\n");
+    drop(dead);
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert!(lab.server.artifact(&job).is_some());
+    wait_until("the workspace is removed", || !workspace.exists());
 }
 
 #[test]

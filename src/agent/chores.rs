@@ -1,6 +1,6 @@
 //! What takes long on a slow card: making and removing a job's files. It is done
 //! on a thread, while the main loop turns: no signal waits for it, and nobody
-//! takes the agent for dead.
+//! takes the agent for dead. What never ends is left to itself after a while.
 
 use super::{Agent, Event};
 use crate::archive;
@@ -16,16 +16,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// An agent that has to end at once waits for a chore no longer than this.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// No chore takes as long as this, not even with a million files on a slow card: whatever
+/// it waits for does not answer.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// The same when somebody waits for the end of the job.
+const WHEN_CANCELLED: Duration = Duration::from_secs(300);
+/// The same when the agent is to stop: supervisors wait for two minutes, and the end of
+/// a job needs up to 100 seconds of that.
+const WHEN_STOPPING: Duration = Duration::from_secs(20);
+/// The same when it has to end at once.
+const WHEN_ABANDONED: Duration = Duration::from_secs(5);
 
 type Chore = Box<dyn FnOnce() + Send>;
 
 impl Agent {
-    /// Does a chore while everything else goes on, and waits for its end. `None`
-    /// when the agent has to end at once and the chore takes too long.
+    /// Does a chore in this place while everything else goes on, and waits for its end.
+    /// `None` when it takes too long: it is left to itself then, which is said.
     pub(super) fn meanwhile<T: Send + 'static>(
         &mut self,
+        doing: &str,
+        place: &Path,
         chore: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let result = Arc::new(Mutex::new(None));
@@ -34,7 +44,14 @@ impl Agent {
             let done = chore();
             *lock(&kept) = Some(done);
         }));
-        lock(&result).take()
+        let done = lock(&result).take();
+        if done.is_none() && !self.abandoned {
+            error!(
+                "{doing} {} takes too long, as if nobody answered there: going on without",
+                place.display()
+            );
+        }
+        done
     }
 
     fn wait_for(&mut self, chore: Chore) {
@@ -43,6 +60,8 @@ impl Agent {
         let started = sys::pipe().and_then(|(pipe, held)| {
             let thread = thread::Builder::new().name("chore".into());
             thread.spawn(move || {
+                // It may be there for long: a signal is for the main thread.
+                let _ = sys::hold_signals();
                 run(&handed_over);
                 // Its end is what can be waited for.
                 drop(held);
@@ -53,18 +72,32 @@ impl Agent {
             // No descriptor or no thread to be had.
             return run(&chore);
         };
-        let mut deadline = None;
+        let mut patience = self.patience();
+        let mut deadline = Instant::now() + patience;
         loop {
-            if self.abandoned && deadline.is_none() {
-                deadline = Some(Instant::now() + PATIENCE);
-            }
-            match self.next(Some(&pipe), deadline) {
-                Event::Output => return,
-                Event::Deadline if deadline.is_some() => return,
+            match self.next(Some(&pipe), Some(deadline)) {
+                Event::Output | Event::Deadline => return,
                 Event::Uplink(event) => self.note(&event),
                 Event::Signal(signal) => self.signal(signal),
-                Event::Deadline | Event::Ended(_) | Event::Changed => {}
+                Event::Ended(_) | Event::Changed => {}
             }
+            if self.patience() < patience {
+                patience = self.patience();
+                deadline = deadline.min(Instant::now() + patience);
+            }
+        }
+    }
+
+    /// How long a chore is waited for.
+    fn patience(&self) -> Duration {
+        if self.abandoned {
+            WHEN_ABANDONED
+        } else if self.stopping.is_some() {
+            WHEN_STOPPING
+        } else if self.cancelled {
+            WHEN_CANCELLED
+        } else {
+            PATIENCE
         }
     }
 }
@@ -147,16 +180,15 @@ pub(super) fn sync_outcome(
     Ok(())
 }
 
-/// What is still needed moves into the record, and the workspace goes. Where the
-/// job's artifacts are from now on, if it has any: `beside` the workspace where the
-/// record is on another file system. An earlier life of the agent may have come as
-/// far as that with a job that was taken up again.
-pub(super) fn clear_place(
+/// What is still needed moves into the record. Where the job's artifacts are from now on,
+/// if it has any: `beside` the workspace where the record is on another file system. An
+/// earlier life of the agent may have come as far as that with a job that was taken up
+/// again.
+pub(super) fn keep_what_is_needed(
     job_id: &str,
     record: &Record,
     workspace: &Workspace,
     beside: PathBuf,
-    keep_workspace: bool,
     is_taken_up: bool,
 ) -> Option<PathBuf> {
     let kept = keep_artifacts(workspace, record, &beside);
@@ -170,17 +202,19 @@ pub(super) fn clear_place(
             .find(|place| place.is_dir())
     };
     let artifacts = artifacts.or_else(|| if is_taken_up { moved() } else { None });
-    let artifacts = artifacts.filter(|path| {
+    artifacts.filter(|path| {
         let looked_at = remove_what_is_another_s(path, workspace.owner());
         looked_at
             .inspect_err(|error| {
                 warning!("the artifacts of job {job_id} are not sent: {error}");
             })
             .is_ok()
-    });
-    let still_there = |path: &PathBuf| path.starts_with(workspace.directory());
-    let removed = match artifacts.as_ref().is_some_and(still_there) {
-        _ if keep_workspace => Ok(()),
+    })
+}
+
+/// The workspace goes, but for artifacts that are sent from there.
+pub(super) fn remove(workspace: &Workspace, has_artifacts: bool) {
+    let removed = match has_artifacts {
         true => workspace.remove_all_but_artifacts(),
         false => workspace.remove(),
     };
@@ -190,7 +224,6 @@ pub(super) fn clear_place(
             workspace.directory().display()
         );
     }
-    artifacts
 }
 
 /// Takes the artifacts out of the workspace; `beside` it where the record is on

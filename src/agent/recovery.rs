@@ -69,6 +69,7 @@ impl Agent {
             cgroup: Cgroup::make(&id),
             bystanders: tree::descendants(),
             is_taken_up: true,
+            hangs: false,
             story: Story::of_an_earlier_life(&progress.events),
         };
         match interrupted {

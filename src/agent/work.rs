@@ -1,6 +1,6 @@
 //! The story of a job, from its document to the server's last acknowledgement.
 
-use super::chores::{clear_place, make_place, sync_outcome};
+use super::chores::{self, keep_what_is_needed, make_place, sync_outcome};
 use super::device::DeviceInfo;
 use super::story::{RECOVERY_FAILED, Story};
 use super::{Agent, Event, LAST_DELIVERY};
@@ -9,6 +9,7 @@ use crate::child::{Cgroup, Secrets};
 use crate::job::{Entry, Job, PHASES, Phase, Progress, Record, Workspace};
 use crate::{error, info, log, uplink, warning};
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) bystanders: HashSet<Process>,
     /// An earlier life of the agent began it.
     pub(super) is_taken_up: bool,
+    /// To sync its artifacts takes too long.
+    pub(super) hangs: bool,
     /// What its webhook is told.
     pub(super) story: Story,
 }
@@ -121,8 +124,15 @@ impl Agent {
         let results = config.results_basedir.clone();
         let execution = config.execution_basedir.clone();
         let user = self.user.clone();
-        let place = self
-            .meanwhile(move || make_place(job, &agent_id, &results, &execution, user.as_ref()))?;
+        let workspace = execution.join(&job.id);
+        let made = self.meanwhile("making", &workspace, move || {
+            make_place(job, &agent_id, &results, &execution, user.as_ref())
+        });
+        let Some(place) = made else {
+            // No other job would have one.
+            self.restart_wanted = true;
+            return None;
+        };
         let record = Arc::new(place.record);
         // The job has no process yet. Nothing comes before its record.
         let bystanders = tree::descendants();
@@ -141,6 +151,7 @@ impl Agent {
             sessions: Vec::new(),
             bystanders,
             is_taken_up: false,
+            hangs: false,
             story: Story::default(),
         })
     }
@@ -226,16 +237,7 @@ impl Agent {
             running.job.id
         );
         self.events.telemetry.metrics.phase_ended(phase, status);
-        let record = Arc::clone(&running.record);
-        let artifacts = running.workspace.as_ref().map(Workspace::artifacts);
-        let synced = self.meanwhile(move || sync_outcome(&record, artifacts.as_deref(), phase));
-        if let Some(Err(error)) = synced {
-            let id = &running.job.id;
-            warning!(
-                "cannot sync the outcome of phase {phase} of job {id}: {error}; a power cut \
-                 might take it"
-            );
-        }
+        self.sync(running, phase);
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));
         self.tell_of_status(running, phase, status);
@@ -255,6 +257,34 @@ impl Agent {
                 format!("Set to offline by agent. Recovery failed during job '{id}' execution.");
             warning!("the {phase} phase of job {id} ended with 46: the agent goes offline");
             self.put_offline(comment);
+        }
+    }
+
+    /// Makes durable what a phase has left; its logs alone where nobody answers for the
+    /// artifacts.
+    fn sync(&mut self, running: &mut Running, phase: Phase) {
+        let workspace = running.workspace.as_ref().filter(|_| !running.hangs);
+        let artifacts = workspace.map(Workspace::artifacts);
+        let record = Arc::clone(&running.record);
+        let place = artifacts.as_deref().unwrap_or(record.directory());
+        let (place, has_artifacts) = (place.to_owned(), artifacts.is_some());
+        let synced = self.meanwhile("syncing", &place, move || {
+            sync_outcome(&record, artifacts.as_deref(), phase)
+        });
+        match synced {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                let id = &running.job.id;
+                warning!(
+                    "cannot sync the outcome of phase {phase} of job {id}: {error}; a power cut \
+                     might take it"
+                );
+            }
+            None if has_artifacts && !self.abandoned => {
+                running.hangs = true;
+                self.sync(running, phase);
+            }
+            None => {}
         }
     }
 
@@ -293,19 +323,46 @@ impl Agent {
             return;
         }
         self.say_status(&format!("job {}: clearing up", running.job.id));
-        let artifacts = running.workspace.take().and_then(|workspace| {
-            let id = running.job.id.clone();
-            let record = Arc::clone(&running.record);
-            let beside = format!("{id}.artifacts");
-            let beside = self.config.execution_basedir.join(beside);
-            let (keep, is_taken_up) = (self.keep_workspace, running.is_taken_up);
-            self.meanwhile(move || clear_place(&id, &record, &workspace, beside, keep, is_taken_up))
-                .flatten()
-        });
+        let workspace = running.workspace.take();
+        let artifacts = workspace.and_then(|workspace| self.clear(&running, workspace));
         if !self.abandoned {
             self.record(&running, &Entry::Finished { artifacts });
             self.say_status(&format!("job {}: delivering", running.job.id));
         }
+    }
+
+    /// Clears up after a job that is over. Where its artifacts are.
+    fn clear(&mut self, running: &Running, workspace: Workspace) -> Option<PathBuf> {
+        let workspace = Arc::new(workspace);
+        let directory = workspace.directory().to_owned();
+        let (id, record) = (running.job.id.clone(), Arc::clone(&running.record));
+        let beside = format!("{id}.artifacts");
+        let beside = self.config.execution_basedir.join(beside);
+        let (is_taken_up, of) = (running.is_taken_up, Arc::clone(&workspace));
+        let kept = self.meanwhile("clearing", &directory, move || {
+            keep_what_is_needed(&id, &record, &of, beside, is_taken_up)
+        });
+        let removed = match &kept {
+            None => None,
+            Some(_) if self.keep_workspace => Some(()),
+            Some(artifacts) => {
+                let is_there = |path: &PathBuf| path.starts_with(&directory);
+                let has_artifacts = artifacts.as_ref().is_some_and(is_there);
+                self.meanwhile("removing", &directory, move || {
+                    chores::remove(&workspace, has_artifacts);
+                })
+            }
+        };
+        if removed.is_none() && !self.abandoned {
+            // It may only be slow. There is a next life for that, or nobody waits.
+            self.abandoned = self.stopping.is_some();
+            let directory = directory.display();
+            match self.abandoned {
+                true => warning!("{directory} is cleared after the next start"),
+                false => warning!("{directory} stays, and can be removed by hand"),
+            }
+        }
+        kept.flatten()
     }
 
     /// Waits until the server has everything, or cannot be given it now.
