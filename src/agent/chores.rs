@@ -40,21 +40,15 @@ impl Agent {
     ) -> Option<T> {
         let result = Arc::new(Mutex::new(None));
         let kept = Arc::clone(&result);
-        self.wait_for(Box::new(move || {
+        let chore = Box::new(move || {
             let done = chore();
             *lock(&kept) = Some(done);
-        }));
-        let done = lock(&result).take();
-        if done.is_none() && !self.abandoned {
-            error!(
-                "{doing} {} takes too long, as if nobody answered there: going on without",
-                place.display()
-            );
-        }
-        done
+        });
+        self.wait_for(doing, place, chore);
+        lock(&result).take()
     }
 
-    fn wait_for(&mut self, chore: Chore) {
+    fn wait_for(&mut self, doing: &str, place: &Path, chore: Chore) {
         let chore = Arc::new(Mutex::new(Some(chore)));
         let handed_over = Arc::clone(&chore);
         let started = sys::pipe().and_then(|(pipe, held)| {
@@ -76,7 +70,8 @@ impl Agent {
         let mut deadline = Instant::now() + patience;
         loop {
             match self.next(Some(&pipe), Some(deadline)) {
-                Event::Output | Event::Deadline => return,
+                Event::Output => return,
+                Event::Deadline => break,
                 Event::Uplink(event) => self.note(&event),
                 Event::Signal(signal) => self.signal(signal),
                 Event::Ended(_) | Event::Changed => {}
@@ -85,6 +80,12 @@ impl Agent {
                 patience = self.patience();
                 deadline = deadline.min(Instant::now() + patience);
             }
+        }
+        if !self.abandoned {
+            error!(
+                "{doing} {} takes too long, as if nobody answered there: going on without",
+                place.display()
+            );
         }
     }
 
@@ -281,6 +282,10 @@ fn remove_what_is_another_s(artifacts: &Path, owner: Option<u32>) -> io::Result<
     if !metadata.is_dir() || metadata.uid() != owner {
         return Err(io::Error::other("they are no directory of the job's user"));
     }
+    // Whose that is nobody can tell, and it may not answer.
+    if !sys::mounted_in(artifacts).is_empty() {
+        return Err(io::Error::other("something is mounted in them"));
+    }
     let removed = files::remove_what_others_own(artifacts, owner)?;
     if removed > 0 {
         warning!(
@@ -304,5 +309,5 @@ fn change_place(from: &Path, to: &Path) -> io::Result<()> {
 
 /// What is mounted there cannot be moved, and is not touched: its server may be gone.
 fn is_mounted_on(directory: &Path) -> bool {
-    sys::mounted_in(directory).contains(&PathBuf::new())
+    sys::mounted_in(directory).iter().any(Vec::is_empty)
 }

@@ -356,11 +356,11 @@ impl Agent {
         if removed.is_none() && !self.abandoned {
             // It may only be slow. There is a next life for that, or nobody waits.
             self.abandoned = self.stopping.is_some();
-            let directory = directory.display();
-            match self.abandoned {
-                true => warning!("{directory} is cleared after the next start"),
-                false => warning!("{directory} stays, and can be removed by hand"),
-            }
+            let then = match self.abandoned {
+                true => "is cleared after the next start",
+                false => "stays, and can be removed by hand",
+            };
+            warning!("{} {then}", directory.display());
         }
         kept.flatten()
     }

@@ -55,8 +55,10 @@ pub(super) struct Walk {
     root: Option<Entry>,
     levels: Vec<Level>,
     links: Links,
-    /// Where something is mounted: the paths in the archive.
+    /// Where something is mounted: the paths in the directory, whose path in the archive
+    /// has so many bytes.
     mounted: Vec<Vec<u8>>,
+    prefix: usize,
 }
 
 impl Walk {
@@ -69,8 +71,6 @@ impl Walk {
         let mut level = Level::new(file, prefix.into());
         // At once, so that what makes all of it unreadable is an error.
         level.list(NAMES / 2)?;
-        let mounted = sys::mounted_in(directory).into_iter();
-        let mounted = mounted.map(|path| Path::new(prefix).join(path));
         let root = Entry {
             path: prefix.into(),
             metadata,
@@ -80,9 +80,8 @@ impl Walk {
             root: Some(root),
             levels: vec![level],
             links: Links::default(),
-            mounted: mounted
-                .map(|path| path.into_os_string().into_vec())
-                .collect(),
+            mounted: sys::mounted_in(directory),
+            prefix: prefix.len(),
         })
     }
 
@@ -117,7 +116,8 @@ impl Walk {
     }
 
     fn look_at(&mut self, place: &Path, path: Vec<u8>, notes: &mut Notes) -> io::Result<Entry> {
-        if self.mounted.contains(&path) {
+        let inside = path.get(self.prefix + 1..).unwrap_or_default();
+        if self.mounted.iter().any(|mounted| mounted == inside) {
             return Err(io::Error::other("something is mounted on it"));
         }
         let metadata = fs::symlink_metadata(place)?;

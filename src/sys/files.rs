@@ -203,15 +203,9 @@ pub fn read_regular_of(path: &Path, owner: Option<u32>, limit: u64) -> io::Resul
 /// When the tree cannot be walked or changed, or is deeper than anybody needs.
 pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
     /// Each directory is held open, and what is in it reached through that: another
-    /// process of its owner's may put links in the way. What is not packed is left alone:
-    /// what lies deeper than that, and what is `mounted`, by the paths of both in the tree.
-    fn walk(
-        directory: &Path,
-        owner: u32,
-        levels: usize,
-        here: &Path,
-        mounted: &[PathBuf],
-    ) -> io::Result<u64> {
+    /// process of its owner's may put links in the way. What lies deeper than what is
+    /// packed is left alone.
+    fn walk(directory: &Path, owner: u32, levels: usize) -> io::Result<u64> {
         let Some(levels) = levels.checked_sub(1) else {
             return Ok(0);
         };
@@ -222,14 +216,10 @@ pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
         let held_at = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
         let mut removed = 0;
         for entry in fs::read_dir(&held_at)? {
-            let name = entry?.file_name();
-            let (path, there) = (held_at.join(&name), here.join(&name));
-            if mounted.contains(&there) {
-                continue;
-            }
+            let path = held_at.join(entry?.file_name());
             let metadata = fs::symlink_metadata(&path)?;
             if metadata.is_dir() {
-                removed += walk(&path, owner, levels, &there, mounted)?;
+                removed += walk(&path, owner, levels)?;
             } else if metadata.uid() != owner {
                 fs::remove_file(path)?;
                 removed += 1;
@@ -237,8 +227,7 @@ pub fn remove_what_others_own(directory: &Path, owner: u32) -> io::Result<u64> {
         }
         Ok(removed)
     }
-    let mounted = super::mounted_in(directory);
-    walk(directory, owner, PACKED_LEVELS, Path::new(""), &mounted)
+    walk(directory, owner, PACKED_LEVELS)
 }
 
 /// The whole of a file that a person named, up to `limit` bytes: it may be a link,

@@ -1,46 +1,64 @@
 //! What is mounted, as the kernel lists it.
 
-use std::ffi::OsStr;
+use super::files;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The places in a directory where something is mounted, by their paths in it; the empty
-/// one is the directory itself. None of them is touched: a server that is gone would
-/// never answer. Where there is no `/proc`, nothing is known.
+/// The places in a directory where something is mounted, by their paths in it, as bytes;
+/// the empty one is the directory itself. None of them is touched: a server that is gone
+/// would never answer. Where there is no `/proc`, nothing is known.
 #[must_use]
-pub fn mounted_in(directory: &Path) -> Vec<PathBuf> {
-    let above = directory
-        .parent()
-        .and_then(|above| above.canonicalize().ok());
-    let (Some(above), Some(name)) = (above, directory.file_name()) else {
+pub fn mounted_in(directory: &Path) -> Vec<Vec<u8>> {
+    let Ok(text) = fs::read("/proc/self/mountinfo") else {
         return Vec::new();
     };
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    points_in(&text, &above.join(name))
+    // It is listed by its real name.
+    let above = files::open_to_pack(directory.parent().unwrap_or(directory));
+    let above = above.and_then(|above| {
+        let place = format!("/proc/self/fd/{}", above.as_raw_fd());
+        fs::read_link(place)
+    });
+    match (above, directory.file_name()) {
+        (Ok(above), Some(name)) => points_in(&text, above.join(name).as_os_str().as_bytes()),
+        _ => Vec::new(),
+    }
 }
 
 /// The fifth field of each line (proc_pid_mountinfo(5)).
-fn points_in(text: &[u8], directory: &Path) -> Vec<PathBuf> {
-    let lines = text.split(|byte| *byte == b'\n');
-    let points = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    let inside = points.filter_map(|point| {
-        let point = unescaped(point);
-        let point = Path::new(OsStr::from_bytes(&point));
-        point.strip_prefix(directory).ok().map(Path::to_owned)
-    });
-    inside.collect()
+fn points_in(text: &[u8], directory: &[u8]) -> Vec<Vec<u8>> {
+    let mut inside = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let point = line.split(|byte| *byte == b' ').nth(4);
+        let point = unescaped(point.unwrap_or_default());
+        match point.strip_prefix(directory) {
+            Some([]) => inside.push(Vec::new()),
+            Some([b'/', rest @ ..]) => inside.push(rest.to_vec()),
+            _ => {}
+        }
+    }
+    inside
 }
 
 /// What is not plain is written as `\040`.
 fn unescaped(mut text: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    while let Some((&byte, after)) = text.split_first() {
-        let digits = after.get(..3).filter(|_| byte == b'\\');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let octal = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        bytes.push(octal.unwrap_or(byte));
-        text = after.get(octal.map_or(0, |_| 3)..).unwrap_or_default();
+    let mut bytes = Vec::new();
+    while let [first, after @ ..] = text {
+        if let [
+            b'\\',
+            a @ b'0'..=b'3',
+            b @ b'0'..=b'7',
+            c @ b'0'..=b'7',
+            rest @ ..,
+        ] = text
+        {
+            bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            text = rest;
+        } else {
+            bytes.push(*first);
+            text = after;
+        }
     }
     bytes
 }
@@ -55,12 +73,9 @@ mod tests {
                      63 29 0:39 / /run/job/a\\040b\\134 rw,relatime shared:4 - fuse none rw\n\
                      64 29 0:40 / /run/job rw - tmpfs none rw\n\
                      65 29 0:41 / /run/jobs rw - tmpfs none rw\n";
-        let found = points_in(text, Path::new("/run/job"));
-        assert_eq!(found, ["a b\\", ""].map(PathBuf::from));
+        let found = points_in(text, b"/run/job");
+        assert_eq!(found, [&b"a b\\"[..], b""]);
         assert!(mounted_in(Path::new("/")).is_empty());
-        assert_eq!(
-            mounted_in(Path::new("/proc")).first(),
-            Some(&PathBuf::new())
-        );
+        assert_eq!(mounted_in(Path::new("/proc")).first(), Some(&Vec::new()));
     }
 }
