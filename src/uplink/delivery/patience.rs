@@ -116,6 +116,7 @@ mod tests {
         let info = "{\"device_info\": {\"device_ip\": \"10.0.0.7\"}}";
         std::fs::write(job.record.device_info(), info).unwrap();
         job.apply(&Entry::Started(Phase::Test));
+        job.output(Phase::Test, LogType::Output, 5, Instant::now());
         (basedir, server, api, job)
     }
 
