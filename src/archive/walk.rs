@@ -14,7 +14,7 @@ use crate::sys::{self, files};
 use std::fs::{self, File, FileType, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// Names that are held at a time, all levels together (about). A level takes
@@ -28,6 +28,10 @@ const FEWEST_NAMES: usize = 64;
 /// Directories below each other. Each costs a descriptor, of which a process
 /// ordinarily has 1024.
 const DEPTH: usize = files::PACKED_LEVELS;
+
+/// So much that is on no disk is packed, in bytes: an image of a disk that is mostly empty
+/// is fine, but holes cost their maker nothing, and to pack exabytes of them takes for ever.
+const HOLES: u64 = 64 << 30;
 
 /// One thing to be packed.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub(super) struct Walk {
     /// has so many bytes.
     mounted: Vec<Vec<u8>>,
     prefix: usize,
+    /// How much that is on no disk has been met, in bytes.
+    holes: u64,
 }
 
 impl Walk {
@@ -82,6 +88,7 @@ impl Walk {
             links: Links::default(),
             mounted: sys::mounted_in(directory),
             prefix: prefix.len(),
+            holes: 0,
         })
     }
 
@@ -135,6 +142,14 @@ impl Walk {
             if !metadata.is_file() {
                 return Err(io::Error::other("it became something else"));
             }
+            let holes = self.holes.saturating_add(holes(&metadata));
+            if holes > HOLES {
+                return Err(io::Error::other(format!(
+                    "it has {} bytes and next to none of them on a disk",
+                    metadata.len()
+                )));
+            }
+            self.holes = holes;
             self.links.remember(&metadata, &path);
             return Ok(Entry {
                 path,
@@ -175,6 +190,13 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = files::open_to_pack(path)?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
+}
+
+/// How much of a file is on no disk.
+fn holes(metadata: &Metadata) -> u64 {
+    metadata
+        .len()
+        .saturating_sub(metadata.blocks().saturating_mul(512))
 }
 
 fn what_else(kind: FileType) -> &'static str {
@@ -235,6 +257,25 @@ mod tests {
         assert!(
             sentences[0].starts_with("\"p/x\" was left out: "),
             "{sentences:?}"
+        );
+    }
+
+    #[test]
+    fn holes_are_packed_up_to_a_limit() {
+        let scratch = Scratch::new();
+        for (name, length) in [("a", HOLES - 9_000), ("b", HOLES), ("c", 8_000)] {
+            let file = File::create(scratch.path(name)).unwrap();
+            file.set_len(length).unwrap();
+        }
+        fs::write(scratch.path("d"), vec![1; 20_000]).unwrap();
+        let mut notes = Notes::default();
+        let mut walk = Walk::new(&scratch.path(""), "p").unwrap();
+        assert_eq!(paths(&mut walk, &mut notes), ["p", "p/a", "p/c", "p/d"]);
+        assert_eq!(
+            notes.sentences(),
+            [format!(
+                "\"p/b\" was left out: it has {HOLES} bytes and next to none of them on a disk"
+            )]
         );
     }
 
