@@ -218,22 +218,36 @@ fn links_in_the_board_s_root_do_not_lead_out_of_it() {
 }
 
 #[test]
-fn sysvinit_gets_a_line_that_is_its_own() {
+fn sysvinit_gets_a_line_of_its_own_behind_those_that_boot_the_board() {
     let scratch = Scratch::new();
     let inittab = scratch.path("root/etc/inittab");
     fs::create_dir_all(inittab.parent().unwrap()).unwrap();
-    let old = "id:3:initdefault:\nrcS:12345:wait:/etc/init.d/rcS\n";
-    fs::write(&inittab, old).unwrap();
-    installed(&scratch, "sysvinit");
-    let text = fs::read_to_string(&inittab).unwrap();
-    assert!(text.ends_with(old), "{text}");
-    let lines: Vec<_> = text.lines().filter(|line| line.contains("-c")).collect();
     let program = scratch.path("prefix/bin/testflinger-agent");
-    let wanted = format!(
-        "tfa:2345:respawn:{} -c /etc/testflinger-agent.conf",
-        program.display()
-    );
-    assert_eq!(lines, [wanted]);
+    // The line before may have no end.
+    for end in ["\n", ""] {
+        let old = format!("id:3:initdefault:\nrcS:12345:wait:/etc/init.d/rcS{end}");
+        fs::write(&inittab, &old).unwrap();
+        for _ in ["first", "again"] {
+            let _ = fs::remove_file(scratch.path("prefix"));
+            installed(&scratch, "sysvinit");
+        }
+        let text = fs::read_to_string(&inittab).unwrap();
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .collect();
+        // In this order they are started: first what boots the board.
+        let wanted = format!(
+            "id:3:initdefault:\nrcS:12345:wait:/etc/init.d/rcS\n\
+             tfa:2345:respawn:{} -c /etc/testflinger-agent.conf",
+            program.display()
+        );
+        assert_eq!(lines.join("\n"), wanted);
+        assert!(
+            text.starts_with(&old) && text.ends_with(".conf\n"),
+            "{text}"
+        );
+    }
     // Without an inittab there is the script.
     let scratch = Scratch::new();
     let root = installed(&scratch, "sysvinit");

@@ -111,15 +111,17 @@ openrc)
 	;;
 busybox | sysvinit)
 	# Here init itself starts it, and starts it again.
-	lines=inittab
-	[ "$INIT" = busybox ] || lines=inittab.sysvinit
 	if [ -f "$inittab" ]; then
 		if grep -q '^[^#]*:respawn:.*testflinger-agent' "$inittab"; then
 			echo "$inittab starts the agent already; see that it is $prefix/bin/testflinger-agent"
 		else
 			# The file's owner and mode are those of the old one.
 			cp -p "$inittab" "$inittab.new"
-			{ adapted "$lines"; cat "$inittab"; } >"$inittab.new"
+			case "$INIT" in
+			busybox) { adapted inittab; cat "$inittab"; } ;;
+			# These lines begin with an empty one: the last line may have no end.
+			sysvinit) { cat "$inittab"; adapted inittab.sysvinit; } ;;
+			esac >"$inittab.new"
 			mv "$inittab.new" "$inittab"
 			echo "$inittab has the agent"
 		fi
