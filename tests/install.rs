@@ -11,6 +11,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 use support::lab::{Lab, Scratch, binary, is_alive, numbers, signal, wait_for_text, wait_until};
 use support::means::{busybox, systemd_analyze};
 use testflinger_agent::config::Config;
@@ -378,6 +380,9 @@ fn the_busybox_script_starts_stops_restarts_reloads_and_tells() {
     // After a crash, that number is another agent's.
     signal(third, "KILL");
     wait_until("it is gone", || !is_alive(third));
+    // Two that began in the same hundredth of a second are one to the script; in
+    // between, the numbers of a whole machine would have to be used up.
+    sleep(Duration::from_millis(20));
     let another = lab.agent_named("another");
     fs::write(&pid_file, another.pid().to_string()).unwrap();
     assert_eq!(run("status"), none);
