@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 use support::lab::{Lab, Scratch, binary, is_alive, numbers, signal, wait_for_text, wait_until};
-use support::means::{busybox, systemd_analyze};
+use support::means::{busybox, machine, systemd_analyze};
 use testflinger_agent::config::Config;
 use testflinger_agent::job::Phase;
 
@@ -217,6 +217,41 @@ fn links_in_the_board_s_root_do_not_lead_out_of_it() {
     let output = install_below(&root, "/opt", "busybox");
     assert!(output.status.success(), "{output:?}");
     assert!(root.join("usr/bin/testflinger-agent").exists());
+}
+
+/// On a machine of its own, with busybox's tools.
+#[test]
+fn the_root_of_the_machine_itself_may_be_named() {
+    let Some(busybox) = busybox() else {
+        return;
+    };
+    let tools = "cat chmod cp dirname env grep mkdir mv readlink sed sh";
+    for (destdir, before) in [("", ""), ("/", ""), ("//", "/"), ("/.", "/.")] {
+        let scratch = Scratch::new();
+        let root = scratch.path("root");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::copy(&busybox, root.join("bin/busybox")).unwrap();
+        for tool in tools.split(' ') {
+            symlink("busybox", root.join("bin").join(tool)).unwrap();
+        }
+        fs::create_dir(root.join("install")).unwrap();
+        for file in fs::read_dir("cross/install").unwrap().flatten() {
+            fs::copy(file.path(), root.join("install").join(file.file_name())).unwrap();
+        }
+        let command = format!(
+            "/bin/env DESTDIR={destdir} INIT=openrc BINARY=/bin/busybox /bin/sh /install/install.sh"
+        );
+        let Some(words) = machine(&root, "true", &command) else {
+            return;
+        };
+        let output = Command::new(&words[0]).args(&words[1..]).output().unwrap();
+        assert!(output.status.success(), "{destdir}: {output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let program = format!("{before}/usr/local/bin/testflinger-agent\n");
+        assert!(said.starts_with(&program), "{said}");
+        assert!(root.join("usr/local/bin/testflinger-agent").exists());
+        assert!(root.join("etc/init.d/testflinger-agent").exists());
+    }
 }
 
 #[test]

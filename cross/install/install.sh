@@ -14,6 +14,8 @@ set -eu
 umask 022
 here=$(dirname "$0")
 destdir=${DESTDIR:-}
+# Each path goes on with one. `/` is this machine.
+destdir=${destdir%/}
 prefix=${PREFIX-/usr/local}
 binary=${BINARY:-$here/../../target/release/testflinger-agent}
 
@@ -54,8 +56,9 @@ directory() {
 		place=$(dirname "$place")
 	done
 	if [ -n "$destdir" ]; then
+		inside=$(readlink -f "$destdir")
 		case "$(readlink -f "$destdir$place")/" in
-		"$(readlink -f "$destdir")"/*) ;;
+		"${inside%/}"/*) ;;
 		*) fail "$destdir$place leads out of $destdir" ;;
 		esac
 	fi
