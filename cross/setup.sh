@@ -50,7 +50,23 @@ own_compiler() {
 
 zig_version=0.15.2
 tools=$root/target/cross/tools
-CROSS_ZIG=$tools/ziglang-$zig_version/ziglang/zig
+# What has this name is whole. Until it had it, pip fetched right into
+# ziglang-$zig_version, of which a part is left where that was broken off.
+CROSS_ZIG=$tools/zig-$zig_version/ziglang/zig
+
+# Beside its place, and there in one step. In a shell of its own: the traps are.
+fetch_zig() (
+	mkdir -p "$tools" && place=$(mktemp -d "$tools/fetching-XXXXXX") || exit 1
+	trap 'rm -rf "$place"' EXIT
+	trap 'exit 1' HUP INT TERM
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+		--target "$place/zig-$zig_version" "ziglang==$zig_version" ||
+		fail "cannot get zig $zig_version from PyPI; pip says why"
+	# Another make may have been first, and use it: a directory is not replaced by
+	# another one while there is something in it.
+	[ -x "$CROSS_ZIG" ] || mv "$place/zig-$zig_version" "$tools/" || [ -x "$CROSS_ZIG" ] || exit 1
+	rm -rf "$tools/ziglang-$zig_version"
+)
 
 missing=
 if own_compiler; then
@@ -74,9 +90,7 @@ command -v readelf >/dev/null || missing="$missing binutils"
 # zig holds a C compiler, a linker and musl for every target.
 CROSS_ZIG_FLAGS=$zig
 export CROSS_ZIG CROSS_ZIG_FLAGS
-[ -x "$CROSS_ZIG" ] || python3 -m pip install --quiet --disable-pip-version-check \
-	--root-user-action ignore --target "$tools/ziglang-$zig_version" "ziglang==$zig_version" ||
-	fail "cannot get zig $zig_version from PyPI; pip says why"
+[ -x "$CROSS_ZIG" ] || fetch_zig || exit 1
 sysroot=$("$RUSTC" --print sysroot)
 
 under=$(echo "$triple" | tr - _)
