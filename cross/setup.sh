@@ -5,7 +5,7 @@
 # 2038 on 32-bit machines: in the one that rustup has, a time has 32 bits there.
 # Its sources must be of the compiler's own version. There are two ways to
 # both: rustup's compiler with its component rust-src, and, where rustup is not
-# or cannot reach its servers, Debian's rustc-web with rust-web-src.
+# or is too old or cannot reach its servers, Debian's rustc-web with rust-web-src.
 # CROSS_RUST=debian takes the second at once.
 
 fail() {
@@ -48,6 +48,19 @@ own_compiler() {
 	has_sources rustc || { command -v rustup >/dev/null && rustup component add rust-src >&2; }
 }
 
+# Whether rustup's compiler is all that is too old.
+is_rustup_s_to_do() {
+	[ "${CROSS_RUST-}" != debian ] && command -v rustup >/dev/null && ! is_recent rustc
+}
+
+# Whether Debian's compiler can be installed, by this user.
+debian_has_it() {
+	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+	# A machine that has just been made knows of no package yet.
+	apt-cache show rustc-web >/dev/null 2>&1 ||
+		{ apt-get update -q >&2 && apt-cache show rustc-web >/dev/null 2>&1; }
+}
+
 zig_version=0.15.2
 tools=$root/target/cross/tools
 # What has this name is whole. Until it had it, pip fetched right into
@@ -76,8 +89,11 @@ if own_compiler; then
 else
 	RUSTC=/usr/bin/rustc
 	cargo=/usr/bin/cargo
-	{ is_recent $RUSTC && has_sources $RUSTC && [ -x $cargo ]; } ||
+	if ! is_recent $RUSTC || ! has_sources $RUSTC || [ ! -x $cargo ]; then
+		! is_rustup_s_to_do || debian_has_it ||
+			fail "$target needs Rust 1.$wanted; type: rustup update (or CROSS_RUST=debian on Debian 12)"
 		missing="$missing rustc-web cargo-web rust-web-src"
+	fi
 fi
 command -v readelf >/dev/null || missing="$missing binutils"
 [ -x "$CROSS_ZIG" ] || python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
