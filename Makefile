@@ -1,6 +1,9 @@
 # What there is to do: make build, demo, test, bench, soak-…, torture, fuzz, clean; cross.
 
 CARGO ?= cargo
+# Where all that is here looks for what has been built, whatever a person has in the
+# environment or in cargo's configuration.
+export CARGO_TARGET_DIR := $(CURDIR)/target
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 

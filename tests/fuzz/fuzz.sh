@@ -9,6 +9,8 @@ seconds=$1
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 version=0.13.2
+# Each build here has a place of its own; that of cargo-fuzz is removed again.
+unset CARGO_TARGET_DIR
 
 cargo fuzz --version 2>/dev/null | grep -q " $version\$" ||
 	cargo install --quiet --locked cargo-fuzz --version "$version"
