@@ -713,3 +713,26 @@ fn artifacts_go_with_their_length_where_chunks_are_refused() {
         );
     }
 }
+
+/// Who stands before a server that is being replaced knows no page at all.
+#[test]
+fn row_28_pages_that_nobody_knows_at_the_end_of_a_job_cost_no_result() {
+    let setup = Lab::new().with_proxy();
+    let gate = Gate::new(&setup.scratch, "cleanup");
+    let lab = setup
+        .command("test", "exit 3")
+        .command("cleanup", &format!("echo begun; {}", gate.words()));
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Cleanup, "begun\n");
+    let proxy = lab.proxy();
+    proxy.on("POST", RESULT, 1_000, Fault::status(404));
+    proxy.on("POST", FRAGMENTS, 1_000, Fault::status(404));
+    gate.open();
+    agent.wait_for_log("cannot post a job's state: the server answered 404; trying again");
+    proxy.clear();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(3), "{}", agent.log());
+    assert_eq!(lab.body(&job, Phase::Cleanup), "begun\n");
+    assert_eq!(said(&agent, "going on without"), 0, "{}", agent.log());
+}

@@ -154,11 +154,20 @@ impl Api {
         self.post_result_text(job_id, body.finish())
     }
 
+    /// Every server has this page, also for jobs that it does not know: who has none only
+    /// stands before it, and refuses nothing.
     pub(super) fn post_result_text(&self, job_id: &str, body: String) -> Result<(), Failure> {
         let path = format!("/v1/result/{}", percent(job_id));
         let action = "post a job's state";
-        let reply = self.call(action, "POST", &path, Outgoing::Json(body))?;
-        self.acknowledged(action, reply)
+        let reply = self.call(action, "POST", &path, Outgoing::Json(body));
+        match reply.and_then(|reply| self.acknowledged(action, reply)) {
+            Err(failure) if era::is_unknown(&failure) => {
+                let cause = failure.cause().to_owned();
+                self.common.faults.report(action, &cause, "trying again");
+                Err(Failure::transient(cause))
+            }
+            other => other,
+        }
     }
 
     /// `POST /v1/result/<id>/log/<type>`: one fragment.
