@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use counting::{CountedReader, Counting};
 use socket::{Closed, Outgoing, Sockets, is_cut};
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
@@ -259,11 +259,15 @@ impl Http {
                 self.streams.run(request.body(body).map_err(broken)?)
             }
         };
-        counting.end(self.finish(answer))
+        counting.end(self.finish(answer, patience))
     }
 
     /// The head of the answer, if it can be one.
-    fn finish(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Reply, NoAnswer> {
+    fn finish(
+        &self,
+        answer: Result<Response<Body>, ureq::Error>,
+        patience: Patience,
+    ) -> Result<Reply, NoAnswer> {
         let (head, body) = answer
             .map_err(|error| NoAnswer::new(&error, self.closed.is_so()))
             .map_err(|no_answer| no_answer.by(self.by.as_deref()))?
@@ -284,10 +288,13 @@ impl Http {
                 reached: Reached::Garbage,
             });
         }
+        // Of all others the client minds how long they take.
+        let is_error = patience == Patience::LongAnswer && !head.status.is_success();
         Ok(Reply {
             status,
             headers: head.headers,
             body,
+            body_within: is_error.then_some(self.limits.body),
         })
     }
 }
@@ -427,6 +434,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     headers: HeaderMap,
     body: Body,
+    /// How long all of it may take, if nobody else minds that.
+    body_within: Option<Duration>,
 }
 
 impl Reply {
@@ -453,14 +462,26 @@ impl Reply {
     /// The whole body.
     ///
     /// # Errors
-    /// When it is longer than `limit` bytes, is cut short, or is not UTF-8.
+    /// When it is longer than `limit` bytes, takes too long, is cut short, or is not UTF-8.
     pub(super) fn text(mut self, limit: u64) -> Result<String, String> {
+        let begun = Instant::now();
         let mut bytes = Vec::new();
-        self.body
-            .as_reader()
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| explain_io(&error))?;
+        let mut reader = self.body.as_reader().take(limit + 1);
+        let mut piece = [0; 4_096];
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => bytes.extend(piece.iter().take(count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(explain_io(&error)),
+            }
+            if self
+                .body_within
+                .is_some_and(|limit| begun.elapsed() > limit)
+            {
+                return Err("it did not answer in time".into());
+            }
+        }
         if bytes.len() as u64 > limit {
             return Err(format!("the answer is longer than {limit} bytes"));
         }

@@ -147,6 +147,13 @@ fn row_23_an_answer_byte_by_byte_is_given_up() {
         ..NEVER
     };
     in_time("body", || get(&client(&url, body), Patience::Call));
+    let url = server("http://", |mut client| {
+        head(&client);
+        let head = b"HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n";
+        client.write_all(head).unwrap();
+        trickle(client, b"");
+    });
+    in_time("why not", || get(&client(&url, body), Patience::LongAnswer));
 }
 
 #[test]
