@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # The tests wait for processes and clocks more than they compute.
 export RUST_TEST_THREADS ?= 8
 
-.PHONY: build demo test bench soak-upload soak-replies soak torture fuzz metrics-test clean tools
+.PHONY: build demo test bench soak-upload soak-replies soak torture fuzz metrics-test fixtures clean tools
 
 build:
 	$(CARGO) build --release --locked
@@ -24,25 +24,25 @@ bench:
 	$(CARGO) bench --locked --quiet --bench bench
 
 # Two gigabytes at a megabyte a second, over TLS: half an hour.
-soak-upload:
+soak-upload: fixtures
 	TESTFLINGER_SLOW_UPLOAD=2000 $(CARGO) test --locked --quiet --test deadlines -- \
 		--exact tls::a_slow_upload_of_artifacts_is_not_cut_off --nocapture
 
 # A thousand lost replies, in thirty lanes: five minutes.
-soak-replies:
+soak-replies: fixtures
 	TESTFLINGER_LOST_REPLIES=1000 $(CARGO) test --locked --quiet --test read_back -- \
 		--exact row_21_no_text_is_lost_or_doubled_when_replies_are_lost --nocapture
 
 # A thousand jobs with outages between them, and what is left of that in the agent: seven
 # minutes.
-soak:
+soak: fixtures
 	TESTFLINGER_SOAK_JOBS=1000 $(CARGO) test --locked --quiet --test resources -- \
 		--exact row_45_two_hundred_jobs_with_outages_between_them_leave_nothing_in_the_agent \
 		--nocapture
 
 # Agents are killed before each operation, before each system call, and a thousand at
 # random times: four minutes.
-torture:
+torture: fixtures
 	TESTFLINGER_KILLS=1000 $(CARGO) test --locked --quiet --test crash -- \
 		row_33 --nocapture --test-threads=1
 
@@ -54,6 +54,10 @@ fuzz:
 # The scrape example and the dashboard in cross/install/, with a real Prometheus.
 metrics-test:
 	@CARGO="$(CARGO)" sh tests/metrics/prometheus.sh
+
+# What the tests start and load.
+fixtures:
+	$(CARGO) build --locked --quiet --examples
 
 clean:
 	$(CARGO) clean
