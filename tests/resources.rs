@@ -280,3 +280,21 @@ fn row_26_two_hundred_megabytes_of_output_are_read_in_little_memory_and_not_ofte
     let resident = kibibytes(agent.pid(), "VmHWM");
     assert!(resident < RESIDENT, "{resident} KiB");
 }
+
+/// Orphans that die by the hundred, and files that change all the while: the limits are
+/// looked at between them.
+#[test]
+fn a_crowd_of_orphans_and_changes_postpones_no_limit() {
+    let lab = Lab::new().set("stop_grace", "1").command(
+        "test",
+        "for n in 1 2 3 4; do (while :; do echo x > a; echo x > b; done) & done; \
+         for n in $(seq 1000); do (true & true) & done; echo begun; wait",
+    );
+    let job = lab.submit(r#""test_data": {"test_cmds": "x"}, "global_timeout": 2"#);
+    let agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(247), "{}", agent.log());
+    let body = lab.body(&job, Phase::Test);
+    assert!(body.starts_with("begun\n"), "{body}");
+    assert!(body.contains("Global timeout reached! (2s)"), "{body}");
+}

@@ -11,7 +11,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So many of the dead are seen to before anything else has its turn: a job that makes
+/// them all the while would keep its own limits from being looked at.
+const REAPED: usize = 64;
 
 /// What happened first.
 #[derive(Debug)]
@@ -123,7 +127,11 @@ impl Events {
                 }
             }
             // Without waiting for SIGCHLD: a blocked or lost one costs nothing.
-            while let Some((pid, exit)) = sys::reap() {
+            let mut reaped = 0;
+            while reaped < REAPED
+                && let Some((pid, exit)) = sys::reap()
+            {
+                reaped += 1;
                 if self.awaited == Some(pid) {
                     self.awaited = None;
                     return Ok(Event::Ended(exit));
@@ -144,7 +152,11 @@ impl Events {
             }
             let others = self.overseers.due().into_iter().chain(self.telemetry.due());
             let nearest = deadline.into_iter().chain(others).min();
-            let timeout = nearest.map(|nearest| nearest.saturating_duration_since(now));
+            let timeout = match reaped < REAPED {
+                true => nearest.map(|nearest| nearest.saturating_duration_since(now)),
+                // There are more of them.
+                false => Some(Duration::ZERO),
+            };
             has_looked = true;
             if self.poll(pipe, timeout)? {
                 self.is_overdue = has_come;
@@ -154,11 +166,7 @@ impl Events {
     }
 
     /// Waits; true when the pipe is ready.
-    fn poll(
-        &mut self,
-        pipe: Option<&Pipe>,
-        timeout: Option<std::time::Duration>,
-    ) -> io::Result<bool> {
+    fn poll(&mut self, pipe: Option<&Pipe>, timeout: Option<Duration>) -> io::Result<bool> {
         let mut descriptors = vec![
             pipe.map(AsFd::as_fd),
             self.changes.as_ref().map(AsFd::as_fd),

@@ -244,20 +244,19 @@ impl Tree {
         let sessions: Vec<i32> = self.sessions().collect();
         let mut found = members(entries, own_pid(), &sessions, &self.spared);
         if let Some(cgroup) = &self.cgroup {
-            let inside = cgroup.members();
-            let others = entries.iter().filter(|entry| {
-                !entry.zombie && inside.contains(&entry.process.pid) && !found.contains(entry)
-            });
-            let others: Vec<Entry> = others.copied().collect();
-            found.extend(others);
+            let (inside, known) = (cgroup.members(), processes_of(&found));
+            let inside: HashSet<i32> = inside.into_iter().collect();
+            found.extend(entries.iter().filter(|entry| {
+                let is_inside = !entry.zombie && inside.contains(&entry.process.pid);
+                is_inside && !known.contains(&entry.process)
+            }));
         }
         if let Some(mark) = &self.mark {
-            let others = entries.iter().filter(|entry| !found.contains(entry));
-            let marked: Vec<Entry> = others
-                .filter(|entry| !entry.zombie && is_marked(entry.process.pid, mark))
-                .copied()
-                .collect();
-            found.extend(marked);
+            let known = processes_of(&found);
+            found.extend(entries.iter().filter(|entry| {
+                let is_other = !entry.zombie && !known.contains(&entry.process);
+                is_other && is_marked(entry.process.pid, mark)
+            }));
         }
         found
     }
@@ -308,8 +307,9 @@ impl Tree {
         let seen = members.iter().map(|entry| entry.group);
         let mut groups: HashSet<i32> = seen.chain(self.sessions()).collect();
         // The agent's own, and one whose number somebody else has by now.
-        for entry in entries.iter().filter(|entry| !members.contains(entry)) {
-            if !entry.zombie {
+        let known = processes_of(&members);
+        for entry in &entries {
+            if !entry.zombie && !known.contains(&entry.process) {
                 groups.remove(&entry.group);
             }
         }
@@ -323,6 +323,11 @@ impl Tree {
             let _ = sys::signal_group(group, true);
         }
     }
+}
+
+/// For many questions: a job may have made tens of thousands.
+fn processes_of(entries: &[Entry]) -> HashSet<Process> {
+    entries.iter().map(|entry| entry.process).collect()
 }
 
 /// Every living descendant of the agent.

@@ -50,12 +50,13 @@ impl Changes {
         })
     }
 
-    /// Forgets what has happened so far; false when nothing more is told of
-    /// because the directory is no longer where it was.
+    /// Forgets what has happened so far, or a good deal of it: who makes changes all the
+    /// while keeps nobody here. False when nothing more is told of because the directory
+    /// is no longer where it was.
     pub fn drain(&mut self) -> bool {
         let mut goes_on = true;
         let mut events = [0; 4096];
-        while let Ok(Some(length @ 1..)) = self.events.read(&mut events) {
+        if let Ok(Some(length @ 1..)) = self.events.read(&mut events) {
             let mut rest = events.get(..length).unwrap_or_default();
             // struct inotify_event: four numbers of 32 bits, then the name.
             while let Some((head, names)) = rest.split_at_checked(16) {
