@@ -450,6 +450,20 @@ fn a_console_that_takes_nothing_holds_nothing_up() {
     shell.wait();
 }
 
+/// systemd's journal is a socket.
+#[test]
+fn a_console_that_is_a_socket_holds_nothing_up_either() {
+    let lab = Lab::new().command("test", "echo tested");
+    let fixture = support::fixture();
+    let words = [fixture.to_str().unwrap(), "full-socket"];
+    let mut agent = lab.agent_under(&words, &lab.agent_id);
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.body(&job, Phase::Test), "tested\n");
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+}
+
 #[test]
 fn where_queues_are_restricted_only_those_are_asked_for() {
     let lab = Lab::new().set("job_queues", "[lab, open, rpi]");

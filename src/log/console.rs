@@ -1,16 +1,15 @@
 //! The console: the standard error stream, which may be a terminal that was stopped
-//! with Ctrl-S or a pipe that nobody reads. The agent does not wait for either.
+//! with Ctrl-S or a pipe or a socket that nobody reads. The agent waits for none of them.
 
-use crate::sys::files;
-use std::fs::File;
+use crate::sys::Stderr;
 use std::io::{self, Write};
 
 /// Where lines for people go, if they are taken.
 #[derive(Debug)]
 pub(super) struct Console {
-    /// The same place, opened anew so that writing there does not wait. None where
-    /// that cannot be had, or need not: a file always takes what comes.
-    unwaiting: Option<File>,
+    /// The same place, where writing does not wait. None where that cannot be had, or
+    /// need not: a file always takes what comes.
+    unwaiting: Option<Stderr>,
     /// Lines that were not taken since one was.
     left_out: u64,
 }
@@ -27,7 +26,7 @@ impl Console {
     /// The same without waiting for it, where the system has a way to that.
     pub(super) fn unwaiting() -> Console {
         Console {
-            unwaiting: files::open_stderr_unwaiting().ok(),
+            unwaiting: Stderr::unwaiting().ok(),
             left_out: 0,
         }
     }

@@ -82,22 +82,6 @@ pub fn open_append(path: &Path) -> io::Result<File> {
     regular(file)
 }
 
-/// Opens what the standard error stream is open on once more, so that writing does
-/// not wait there. The stream itself is shared with others, who do want to wait.
-///
-/// # Errors
-/// Where that cannot be done (a socket; no `/proc`), or need not: a regular file.
-pub fn open_stderr_unwaiting() -> io::Result<File> {
-    let place = Path::new("/proc/self/fd/2");
-    if fs::metadata(place)?.is_file() {
-        return Err(io::Error::from(io::ErrorKind::Unsupported));
-    }
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(place)
-}
-
 /// Gives this user all rights to a directory of its own; a link to one is left
 /// alone. That it could not be done shows when it is used.
 pub fn open_up(path: &Path) {

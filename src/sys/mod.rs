@@ -19,6 +19,7 @@ mod process;
 mod removal;
 mod signal;
 mod socket;
+mod stderr;
 mod user;
 mod watchdog;
 
@@ -33,6 +34,7 @@ pub use process::{
 pub use removal::{remove_all_but, remove_tree};
 pub use signal::{Signal, Signals, hold_signals, release_signals};
 pub use socket::unsent;
+pub use stderr::Stderr;
 pub use user::User;
 pub use watchdog::open_watchdog;
 
