@@ -264,9 +264,10 @@ fn keep_artifacts(
         }
         other => {
             other?;
-            // Before it is on record that they are there: not every file system keeps
-            // the order of what it is told.
-            if let Err(error) = to.parent().map_or(Ok(()), files::sync_directory) {
+            // Before it is on record that they are there; in the record, with that.
+            if to == beside
+                && let Err(error) = to.parent().map_or(Ok(()), files::sync_directory)
+            {
                 warning!("cannot sync the directory of {}: {error}", to.display());
             }
         }

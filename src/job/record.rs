@@ -212,10 +212,17 @@ impl Record {
             let _ = journal.set_len(before);
             return Err(error);
         }
-        if entry.is_synced() {
-            journal.sync_data()?;
+        match entry {
+            // In one step with the artifacts that were moved here: not every file system
+            // keeps the order of what it is told.
+            Entry::Finished {
+                artifacts: Some(path),
+            } if path.starts_with(&self.directory) => {
+                files::sync_file_system(&self.directory).or_else(|_| journal.sync_data())
+            }
+            _ if entry.is_synced() => journal.sync_data(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes the logs of a phase durable, as far as there are any.
