@@ -18,6 +18,7 @@ use support::lab::{Agent, Lab, binary, is_alive};
 use support::means::{self, is_native};
 use support::random::random;
 use testflinger_agent::job::Phase;
+use testflinger_agent::local::View;
 
 const INTERRUPTED: &str = "\nERROR: The agent was interrupted in the middle of this phase.\n";
 /// Agents that are killed side by side: they wait more than they compute.
@@ -45,10 +46,16 @@ const LINES: usize = 50;
 struct Victim {
     lab: Lab,
     job: String,
+    /// What its test phase ends with.
+    status: i64,
 }
 
 impl Victim {
     fn new() -> Victim {
+        Victim::that_ends_with(0)
+    }
+
+    fn that_ends_with(status: i64) -> Victim {
         let lab = Lab::new();
         let ran = lab.scratch.path("ran");
         let command = |phase: &str| {
@@ -64,10 +71,13 @@ impl Victim {
                 "setup",
                 &format!("{setup}; mkdir artifacts; echo x > artifacts/kept"),
             )
-            .command("test", &format!("{daemon} {}", command("test")))
+            .command(
+                "test",
+                &format!("{daemon} {}; exit {status}", command("test")),
+            )
             .command("cleanup", &command("cleanup"));
         let job = lab.submit_test();
-        Victim { lab, job }
+        Victim { lab, job, status }
     }
 
     /// Starts the agent under these words and waits for its end, or that of its job:
@@ -168,9 +178,13 @@ impl Victim {
             };
             let all: Vec<_> = (1..=LINES).map(|n| format!("{name} {n}")).collect();
             let ran = times(name);
+            let expected = match phase {
+                Phase::Test => self.status,
+                _ => 0,
+            };
             let is_cut = body.contains(INTERRUPTED);
             match (phase, status(name)) {
-                (_, Some(0)) if !is_cut => {
+                (_, Some(status)) if !is_cut && status == expected => {
                     if printed(&body) != all || ran != 1 {
                         return Err(format!("{name} ended well, but ran {ran} times"));
                     }
@@ -191,6 +205,13 @@ impl Victim {
                 (Phase::Test, None) if ran == 0 && status("setup") == Some(100) => {}
                 (_, status) => return Err(format!("{name}: {status:?}, ran {ran} times")),
             }
+        }
+        let is_offline = |view: View<'_>| {
+            let agent = view.agent("lab-agent");
+            agent.is_some_and(|agent| agent.state == "offline")
+        };
+        if status("test") == Some(46) && !self.lab.server.wait_for(PATIENCE, is_offline) {
+            return Err("the agent takes jobs for a dead device".into());
         }
         if status("setup") == Some(0) && self.lab.server.artifact(&self.job).is_none() {
             return Err("the artifacts are lost".into());
@@ -226,7 +247,10 @@ fn there_are_none(faults: Mutex<Vec<String>>) {
 
 /// Kills the agent in the n-th moment, for every n until there is none. How many there
 /// were, and how often nobody could know of the job any more.
-fn sweep(words: impl Fn(&Victim, usize) -> Vec<String> + Sync) -> (usize, usize) {
+fn sweep(
+    victim: impl Fn() -> Victim + Sync,
+    words: impl Fn(&Victim, usize) -> Vec<String> + Sync,
+) -> (usize, usize) {
     let (next, last) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX));
     let lost = AtomicUsize::new(0);
     let faults = Mutex::new(Vec::new());
@@ -238,7 +262,7 @@ fn sweep(words: impl Fn(&Victim, usize) -> Vec<String> + Sync) -> (usize, usize)
                     if n >= last.load(Ordering::Relaxed) {
                         return;
                     }
-                    let victim = Victim::new();
+                    let victim = victim();
                     let words = words(&victim, n);
                     if !victim.is_killed_under(&words) {
                         last.fetch_min(n, Ordering::Relaxed);
@@ -258,28 +282,41 @@ fn sweep(words: impl Fn(&Victim, usize) -> Vec<String> + Sync) -> (usize, usize)
     (last.into_inner() - 1, lost.into_inner())
 }
 
-/// Every write, sync, change of a directory, request and new process, in one order
-/// over all threads.
+/// Words that kill the agent before its n-th write, sync, change of a directory, request
+/// or new process, in one order over all threads.
+fn before_operation(victim: &Victim, n: usize) -> Vec<String> {
+    let failpoint = support::example("libfailpoint.so");
+    let said = victim.lab.scratch.path("says");
+    let set = [
+        format!("LD_PRELOAD={}", failpoint.display()),
+        format!("FAILPOINT_PROGRAM={}", binary()),
+        format!("FAILPOINT_AT={n}"),
+        format!("FAILPOINT_SAYS={}", said.display()),
+    ];
+    [String::from("env")].into_iter().chain(set).collect()
+}
+
 #[test]
 fn row_33_the_agent_may_be_killed_before_any_operation() {
     if !is_native("nothing can be preloaded into a foreign binary") {
         return;
     }
-    let failpoint = support::example("libfailpoint.so");
-    let (moments, lost) = sweep(|victim, n| {
-        let said = victim.lab.scratch.path("says");
-        let set = [
-            format!("LD_PRELOAD={}", failpoint.display()),
-            format!("FAILPOINT_PROGRAM={}", binary()),
-            format!("FAILPOINT_AT={n}"),
-            format!("FAILPOINT_SAYS={}", said.display()),
-        ];
-        [String::from("env")].into_iter().chain(set).collect()
-    });
+    let (moments, lost) = sweep(Victim::new, before_operation);
     println!("killed before each of {moments} operations; {lost} jobs lost on their way");
     assert!(moments > 100, "{moments}");
     // Before the thread that runs jobs is woken, and before it has made a directory.
     assert!(lost <= 2, "{lost}");
+}
+
+/// A device that could not be recovered has its agent out of service in any case.
+#[test]
+fn row_07_the_agent_of_a_dead_device_may_be_killed_before_any_operation() {
+    if !is_native("nothing can be preloaded into a foreign binary") {
+        return;
+    }
+    let (moments, _) = sweep(|| Victim::that_ends_with(46), before_operation);
+    println!("killed before each of {moments} operations");
+    assert!(moments > 100, "{moments}");
 }
 
 /// The same for each kind of system call and each thread by itself, as the kernel sees
@@ -294,7 +331,7 @@ fn row_33_the_agent_may_be_killed_before_any_system_call() {
     }
     let (mut moments, mut lost) = (0, 0);
     for calls in CALLS {
-        let (found, lost_here) = sweep(|_, n| {
+        let (found, lost_here) = sweep(Victim::new, |_, n| {
             let mut words = strace.clone();
             // Not into the commands of the phases.
             words.extend(["-f", "-b", "execve", "-e"].map(str::to_owned));

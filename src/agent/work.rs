@@ -238,6 +238,15 @@ impl Agent {
         );
         self.events.telemetry.metrics.phase_ended(phase, status);
         self.sync(running, phase);
+        if status == RECOVERY_FAILED {
+            // First: once the phase is on record, nobody looks at its status again.
+            self.events.telemetry.metrics.recovery_failed();
+            let id = &running.job.id;
+            self.put_offline(format!(
+                "Set to offline by agent. Recovery failed during job '{id}' execution."
+            ));
+            warning!("the {phase} phase of job {id} ended with 46: the agent goes offline");
+        }
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));
         self.tell_of_status(running, phase, status);
@@ -249,14 +258,6 @@ impl Agent {
                 "job {} has no testflinger-outcome.json any more: {error}",
                 running.job.id
             );
-        }
-        if status == RECOVERY_FAILED {
-            self.events.telemetry.metrics.recovery_failed();
-            let id = &running.job.id;
-            let comment =
-                format!("Set to offline by agent. Recovery failed during job '{id}' execution.");
-            warning!("the {phase} phase of job {id} ended with 46: the agent goes offline");
-            self.put_offline(comment);
         }
     }
 
