@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use support::lab::{Lab, is_alive, numbers, wait_until};
-use support::means::{fixture_command, fork_call, is_native, strace, with_mounts};
+use support::means::{fixture_command, fork_call, has_cgroups, is_native, strace, with_mounts};
 use testflinger_agent::job::Phase;
 
 /// Takes `kill -0` of every pid in these files; says who is there.
@@ -224,6 +224,37 @@ fn row_04_who_is_stopped_ends_all_the_same() {
     lab.wait_until_complete(&job);
     assert_eq!(lab.status(&job, "test"), Some(247));
     assert!(!is_alive(pid));
+    assert!(!lab.body(&job, Phase::Test).contains("never"));
+    assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned up\n");
+}
+
+/// And does not take the next phase with it.
+#[test]
+fn row_04_who_freezes_its_control_group_ends_all_the_same() {
+    if !has_cgroups() || !is_native("what it starts is in no control group of its own") {
+        return;
+    }
+    let lab = Lab::new();
+    let place = lab.scratch.path("place");
+    let freeze = format!(
+        "p=$(awk '/ - cgroup2 / {{ print $5; exit }}' /proc/self/mountinfo); \
+         p=$p$(sed -n 's/^0:://p' /proc/self/cgroup); echo $p > '{}'; \
+         echo 1 > $p/cgroup.freeze; echo never",
+        place.display()
+    );
+    let lab = lab
+        .command("test", &freeze)
+        .command("cleanup", "echo cleaned up");
+    let job = lab.submit_test();
+    let _agent = lab.agent();
+    wait_until("the job is frozen", || {
+        let group = fs::read_to_string(&place).unwrap_or_default();
+        let events = Path::new(group.trim()).join("cgroup.events");
+        fs::read_to_string(events).is_ok_and(|text| text.contains("frozen 1"))
+    });
+    assert!(lab.server.cancel(&job));
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(247));
     assert!(!lab.body(&job, Phase::Test).contains("never"));
     assert_eq!(lab.body(&job, Phase::Cleanup), "cleaned up\n");
 }

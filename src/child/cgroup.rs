@@ -42,11 +42,14 @@ impl Cgroup {
         })
     }
 
-    /// A process that writes `0` there is in it.
+    /// A process that writes `0` there is in it. It is not frozen any more,
+    /// whatever the job did: who enters a frozen one stands still before it has become
+    /// its command, and the agent with it.
     ///
     /// # Errors
     /// When it is gone.
     pub fn entrance(&self) -> io::Result<File> {
+        write(&self.directory.join("cgroup.freeze"), b"0");
         let path = self.directory.join("cgroup.procs");
         OpenOptions::new().write(true).open(path)
     }
@@ -65,10 +68,7 @@ impl Cgroup {
     /// Ends all of its processes in one moment, whatever they fork meanwhile. Kernels
     /// before 5.14 do not know how; then nothing happens.
     pub fn kill(&self) {
-        let kill = self.directory.join("cgroup.kill");
-        // What is not there is not made.
-        let kill = OpenOptions::new().write(true).open(kill);
-        let _ = kill.and_then(|mut kill| kill.write_all(b"1"));
+        write(&self.directory.join("cgroup.kill"), b"1");
     }
 
     /// Removes it, if nobody is in it any more.
@@ -77,6 +77,12 @@ impl Cgroup {
             let _ = fs::remove_dir(directory);
         });
     }
+}
+
+/// Writes to a file of the kernel's; what is not there is not made.
+fn write(path: &Path, text: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path);
+    let _ = file.and_then(|mut file| file.write_all(text));
 }
 
 /// A directory and those below, the lowest first: each file in there is the kernel's.
