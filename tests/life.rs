@@ -191,6 +191,25 @@ fn an_agent_that_is_out_of_service_takes_no_job_until_it_is_back() {
     }
 }
 
+/// What an administrator has said holds, whoever stands before the server for a moment.
+/// That the server has forgotten the agent is believed after a while.
+#[test]
+fn an_agent_that_is_out_of_service_stays_so_though_nobody_seems_to_know_it() {
+    let lab = Lab::new().with_proxy().command("test", "echo tested");
+    lab.server.set_agent("lab-agent", "offline", "do not touch");
+    let job = lab.submit_test();
+    let agent = lab.agent();
+    agent.wait_for_log("offline and takes no jobs: do not touch");
+    lab.proxy().on("GET", NAME, 2, Fault::status(404));
+    agent.wait_for_log("cannot read this agent's state: the server answered 404; trying again");
+    agent.wait_for_log("can read this agent's state again, after");
+    wait_for_a_cycle(&lab);
+    assert_eq!(state_and_comment(&lab), words("offline", "do not touch"));
+    assert_eq!(lab.server.job_state(&job).as_deref(), Some("waiting"));
+    lab.proxy().on("GET", NAME, 1_000, Fault::status(404));
+    lab.wait_until_complete(&job);
+}
+
 #[test]
 fn an_agent_taken_out_of_service_during_a_job_stays_so_after_it() {
     let lab = Lab::new();

@@ -53,7 +53,12 @@ impl Api {
         let nothing = Outgoing::Nothing(Patience::Call);
         let reply = match self.call(action, "GET", &self.agent_path(), nothing) {
             // It knows none, or, before 2025-05, tells of none.
-            Err(failure) if is_unknown(&failure) => return Ok(AgentData::default()),
+            Err(failure) if is_unknown(&failure) => {
+                return match self.common.is_agent_forgotten() {
+                    true => Ok(AgentData::default()),
+                    false => Err(self.not_yet_believed(action, &failure)),
+                };
+            }
             other => other?,
         };
         let text = self.text(action, reply)?;
@@ -61,6 +66,7 @@ impl Api {
         let data =
             AgentData::read(json).map_err(|error| self.unreadable(action, &error.to_string()))?;
         self.common.understand(action);
+        self.common.agent_is_known();
         Ok(data)
     }
 
@@ -162,12 +168,17 @@ impl Api {
         let reply = self.call(action, "POST", &path, Outgoing::Json(body));
         match reply.and_then(|reply| self.acknowledged(action, reply)) {
             Err(failure) if era::is_unknown(&failure) => {
-                let cause = failure.cause().to_owned();
-                self.common.faults.report(action, &cause, "trying again");
-                Err(Failure::transient(cause))
+                Err(self.not_yet_believed(action, &failure))
             }
             other => other,
         }
+    }
+
+    /// Of a page that should be there.
+    fn not_yet_believed(&self, action: &str, failure: &Failure) -> Failure {
+        let cause = failure.cause();
+        self.common.faults.report(action, cause, "trying again");
+        Failure::transient(cause.to_owned())
     }
 
     /// `POST /v1/result/<id>/log/<type>`: one fragment.

@@ -8,7 +8,10 @@ use super::upload::Lengths;
 use super::{Settings, TlsFiles};
 use crate::metrics::Metrics;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// See [`Common::is_agent_forgotten`].
+const DOUBTS: u32 = 3;
 
 /// What they share.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub(super) struct Common {
     pub(super) metrics: Metrics,
     /// How many answers were what they should be.
     understood: AtomicU64,
+    /// How often in a row the server may still say that it does not know the agent, before
+    /// that is believed.
+    doubts: AtomicU32,
 }
 
 impl Common {
@@ -55,6 +61,7 @@ impl Common {
             lengths: Lengths::default(),
             metrics,
             understood: AtomicU64::new(0),
+            doubts: AtomicU32::new(0),
         }
     }
 
@@ -67,5 +74,21 @@ impl Common {
     /// How many were so far.
     pub(super) fn understood(&self) -> u64 {
         self.understood.load(Ordering::Relaxed)
+    }
+
+    /// The server has told of this agent.
+    pub(super) fn agent_is_known(&self) {
+        self.doubts.store(DOUBTS, Ordering::Relaxed);
+    }
+
+    /// Whether to believe that the server does not know this agent. Not at once, if it has
+    /// known it: what an administrator has said would be forgotten for a 404 of whoever
+    /// stands before the server for a moment.
+    pub(super) fn is_agent_forgotten(&self) -> bool {
+        let fewer = |doubts: u32| doubts.checked_sub(1);
+        let doubted = self
+            .doubts
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        doubted.is_err()
     }
 }
