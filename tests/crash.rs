@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use support::lab::{Agent, Lab, binary, is_alive};
+use support::lab::{Agent, Lab, Scratch, binary, is_alive};
 use support::means::{self, is_native};
 use support::random::random;
 use testflinger_agent::job::Phase;
@@ -48,15 +48,24 @@ struct Victim {
     job: String,
     /// What its test phase ends with.
     status: i64,
+    /// Where the workspaces are, if not beside the records.
+    other_disk: Option<Scratch>,
 }
 
 impl Victim {
     fn new() -> Victim {
-        Victim::that_ends_with(0)
+        Victim::in_lab(Lab::new(), 0, None)
     }
 
-    fn that_ends_with(status: i64) -> Victim {
-        let lab = Lab::new();
+    /// On two disks, and the device cannot be recovered.
+    fn of_a_dead_device() -> Victim {
+        let other_disk = Scratch::on_another_disk();
+        let run = other_disk.path("run").display().to_string();
+        let lab = Lab::new().set("execution_basedir", &run);
+        Victim::in_lab(lab, 46, Some(other_disk))
+    }
+
+    fn in_lab(lab: Lab, status: i64, other_disk: Option<Scratch>) -> Victim {
         let ran = lab.scratch.path("ran");
         let command = |phase: &str| {
             format!(
@@ -77,7 +86,12 @@ impl Victim {
             )
             .command("cleanup", &command("cleanup"));
         let job = lab.submit_test();
-        Victim { lab, job, status }
+        Victim {
+            lab,
+            job,
+            status,
+            other_disk,
+        }
     }
 
     /// Starts the agent under these words and waits for its end, or that of its job:
@@ -220,7 +234,8 @@ impl Victim {
         if !left.is_empty() {
             return Err(format!("left processes: {left:?}"));
         }
-        let run = self.lab.scratch.path("run");
+        let run = self.other_disk.as_ref().unwrap_or(&self.lab.scratch);
+        let run = run.path("run");
         match fs::read_dir(run).map_or(0, Iterator::count) {
             0 => Ok(()),
             _ => Err("something is left of the workspace".into()),
@@ -308,13 +323,14 @@ fn row_33_the_agent_may_be_killed_before_any_operation() {
     assert!(lost <= 2, "{lost}");
 }
 
-/// A device that could not be recovered has its agent out of service in any case.
+/// A device that could not be recovered has its agent out of service in any case, and
+/// what is on two disks is on one of them.
 #[test]
-fn row_07_the_agent_of_a_dead_device_may_be_killed_before_any_operation() {
+fn row_33_the_agent_of_a_dead_device_may_be_killed_before_any_operation() {
     if !is_native("nothing can be preloaded into a foreign binary") {
         return;
     }
-    let (moments, _) = sweep(|| Victim::that_ends_with(46), before_operation);
+    let (moments, _) = sweep(Victim::of_a_dead_device, before_operation);
     println!("killed before each of {moments} operations");
     assert!(moments > 100, "{moments}");
 }

@@ -5,7 +5,7 @@ use super::overseers::Overseers;
 use super::telemetry::Telemetry;
 use super::{Agent, Mode, Setup, environment, idle, user};
 use crate::config::Config;
-use crate::job::{Entry, Progress, Record, Records};
+use crate::job::{Entry, Progress, Record, Records, remove_artifacts};
 use crate::log::{self, LogFile};
 use crate::metrics::Metrics;
 use crate::sys::{self, Signals, User, Wake, files};
@@ -148,6 +148,7 @@ impl Agent {
             }
         };
         for (record, progress) in records.owed {
+            progress.useless_artifacts().for_each(remove_artifacts);
             info!(
                 "job {} is over and not wholly delivered: sending the rest",
                 progress.job_id

@@ -337,7 +337,13 @@ impl Agent {
         let workspace = Arc::new(workspace);
         let directory = workspace.directory().to_owned();
         let (id, record) = (running.job.id.clone(), Arc::clone(&running.record));
-        let beside = format!("{id}.artifacts");
+        // As its record is named: those of an earlier job of this id may still be owed.
+        let mut beside = record
+            .directory()
+            .file_name()
+            .unwrap_or_default()
+            .to_owned();
+        beside.push(".artifacts");
         let beside = self.config.execution_basedir.join(beside);
         let (is_taken_up, of) = (running.is_taken_up, Arc::clone(&workspace));
         let kept = self.meanwhile("clearing", &directory, move || {

@@ -7,7 +7,7 @@ use crate::archive::TarGz;
 use crate::sys::{self, files};
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -74,22 +74,29 @@ impl Artifacts {
     /// Removes them, whole or not at all where they are, and what is left of the
     /// workspace that they may still be in.
     pub fn remove(&self) {
-        let name = self.path.file_name().unwrap_or_default();
-        let name = name.to_string_lossy() + REMOVING;
-        let removing = self.path.with_file_name(&*name);
-        // What a power cut leaves of them must not be sent: the disk may not know that
-        // the server has them.
-        let removed = sys::remove_tree(&removing)
-            .and_then(|()| fs::rename(&self.path, &removing))
-            .and_then(|()| sys::remove_tree(&removing));
-        if let Err(error) = removed {
-            crate::warning!("cannot remove {}: {error}", self.path.display());
-        } else if self.path.ends_with(ARTIFACTS)
-            && let Some(workspace) = self.path.parent()
-        {
-            // Not if there is anything in it: it was kept, or is the record.
-            let _ = fs::remove_dir(workspace);
-        }
+        remove_artifacts(&self.path);
+    }
+}
+
+/// See [`Artifacts::remove`]; also of those that are half removed, or not there.
+pub fn remove_artifacts(path: &Path) {
+    let name = path.file_name().unwrap_or_default();
+    let name = name.to_string_lossy() + REMOVING;
+    let removing = path.with_file_name(&*name);
+    // What a power cut leaves of them must not be sent: the disk may not know that
+    // the server has them.
+    let renamed = sys::remove_tree(&removing).and_then(|()| fs::rename(path, &removing));
+    let removed = match renamed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| sys::remove_tree(&removing)),
+    };
+    if let Err(error) = removed {
+        crate::warning!("cannot remove {}: {error}", path.display());
+    } else if path.ends_with(ARTIFACTS)
+        && let Some(workspace) = path.parent()
+    {
+        // Not if there is anything in it: it was kept, or is the record.
+        let _ = fs::remove_dir(workspace);
     }
 }
 

@@ -19,7 +19,7 @@ mod refused;
 mod secrets;
 mod workspace;
 
-pub use artifacts::Artifacts;
+pub use artifacts::{Artifacts, remove_artifacts};
 pub use attachments::{ATTACHABLE, Attachments};
 pub use document::Job;
 pub use entry::Entry;

@@ -2,7 +2,7 @@
 
 use super::{Entry, JobEvent, LOG_TYPES, LogLength, LogType, PerLog, Phase, length_of};
 use crate::child::tree::Leader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a phase reports that could not be run, or was cut short with its agent.
 pub const NOT_RUN: i64 = 100;
@@ -53,6 +53,8 @@ pub struct Progress {
     pub finished: bool,
     /// What is to be uploaded.
     pub artifacts: Option<PathBuf>,
+    /// Where that was before it was brought home.
+    pub artifacts_before: Option<PathBuf>,
     /// The server has the artifacts.
     pub artifacts_sent: bool,
     /// The server will not have the artifacts.
@@ -104,7 +106,10 @@ impl Progress {
             }
             Entry::Finished { artifacts } => {
                 self.finished = true;
-                self.artifacts.clone_from(artifacts);
+                if self.artifacts != *artifacts {
+                    self.artifacts_before =
+                        std::mem::replace(&mut self.artifacts, artifacts.clone());
+                }
                 // The disk did not take its end.
                 for phase in &mut self.phases {
                     phase.status.get_or_insert(NOT_RUN);
@@ -248,5 +253,12 @@ impl Progress {
     #[must_use]
     pub fn owes_artifacts(&self) -> bool {
         self.artifacts.is_some() && !self.artifacts_sent && !self.artifacts_refused
+    }
+
+    /// Where artifacts have been that nobody needs there any more: whoever was to remove
+    /// them may have been killed.
+    pub fn useless_artifacts(&self) -> impl Iterator<Item = &Path> {
+        let sent = self.artifacts.as_deref().filter(|_| self.artifacts_sent);
+        self.artifacts_before.as_deref().into_iter().chain(sent)
     }
 }

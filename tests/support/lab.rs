@@ -34,9 +34,18 @@ pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new() -> Scratch {
+        Scratch::below(&std::env::temp_dir())
+    }
+
+    /// In memory: on another file system than the rest of the lab.
+    pub fn on_another_disk() -> Scratch {
+        Scratch::below(Path::new("/dev/shm"))
+    }
+
+    fn below(directory: &Path) -> Scratch {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("testflinger-lab-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = directory.join(name);
         fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
