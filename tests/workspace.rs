@@ -205,6 +205,9 @@ fn a_job_of_an_ordinary_user_may_forbid_everything() {
 fn a_job_may_make_links_of_its_directories() {
     let (lab, job) = abused("ln -sfn OUTSIDE artifacts; ln -sfn OUTSIDE more");
     assert!(lab.server.artifact(&job).is_none());
+    let log = fs::read_to_string(lab.scratch.path("logs/testflinger-agent.log")).unwrap();
+    let why = "they are no directory, and a link to one is not followed";
+    assert!(log.contains(why), "{log}");
 }
 
 /// Such as the host's `/dev` in a tree that was to become a device's root.

@@ -240,6 +240,11 @@ fn keep_artifacts(
     }
     // Whatever the job made of their modes.
     files::open_up(workspace.directory());
+    if fs::symlink_metadata(&from).is_ok_and(|metadata| !metadata.is_dir()) {
+        return Err(io::Error::other(
+            "they are no directory, and a link to one is not followed",
+        ));
+    }
     if archive::is_empty(&from).or_else(|_| {
         files::open_up(&from);
         archive::is_empty(&from)
