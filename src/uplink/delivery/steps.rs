@@ -387,6 +387,8 @@ mod tests {
         let journal = Record::read(job.record.directory()).unwrap().unwrap();
         assert_eq!(journal.artifacts, whole);
         assert!(!elsewhere.exists());
+        // Whoever is killed before that does it in its next life.
+        assert!(job.progress.useless_artifacts().eq([elsewhere.as_path()]));
         std::fs::remove_dir_all(basedir).unwrap();
     }
 
