@@ -66,6 +66,8 @@ impl Victim {
     }
 
     fn in_lab(lab: Lab, status: i64, other_disk: Option<Scratch>) -> Victim {
+        lab.server
+            .answer("POST", "/v1/job/*/events", u32::MAX, 200, "OK");
         let ran = lab.scratch.path("ran");
         let command = |phase: &str| {
             format!(
@@ -85,7 +87,9 @@ impl Victim {
                 &format!("{daemon} {}; exit {status}", command("test")),
             )
             .command("cleanup", &command("cleanup"));
-        let job = lab.submit_test();
+        let job = lab.submit(
+            r#""test_data": {"test_cmds": "none"}, "job_status_webhook": "https://hook.example/x""#,
+        );
         Victim {
             lab,
             job,
@@ -176,6 +180,27 @@ impl Victim {
         text
     }
 
+    /// The names of the events that the webhook knows in the end; a cleanup begins once.
+    fn told(&self) -> Vec<String> {
+        let path = format!("/v1/job/{}/events", self.job);
+        let last = || {
+            let mut exchanges = self.lab.server.exchanges().into_iter();
+            let post = exchanges.rfind(|one| one.path == path)?;
+            Some(post.request_body)
+        };
+        let end = Instant::now() + PATIENCE;
+        while last().is_none_or(|body| !body.contains("job_end")) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let body = last().unwrap_or_default();
+        let names = body.split("\"event_name\":").skip(1);
+        let mut names: Vec<_> = names
+            .filter_map(|text| text.split('"').nth(1).map(str::to_owned))
+            .collect();
+        names.dedup_by(|a, b| a == "cleanup_start" && a == b);
+        names
+    }
+
     fn verdict(&self) -> Result<(), String> {
         let ran = fs::read_to_string(self.lab.scratch.path("ran")).unwrap_or_default();
         let times = |phase: &str| ran.lines().filter(|line| *line == phase).count();
@@ -227,6 +252,22 @@ impl Victim {
         if status("test") == Some(46) && !self.lab.server.wait_for(PATIENCE, is_offline) {
             return Err("the agent takes jobs for a dead device".into());
         }
+        let why = match status("test") {
+            Some(0) => "test_success",
+            Some(46) => "recovery_fail",
+            Some(_) => "test_fail",
+            None => "setup_fail",
+        };
+        let told = self.told();
+        let told: Vec<_> = told.iter().map(String::as_str).collect();
+        // Its document had not come to the disk yet.
+        let is_unknown = told.is_empty() && why == "setup_fail";
+        // Killed again, before it had told that the test was interrupted.
+        let went_on = why == "test_fail" && told == story_of(why, true);
+        let is_expected = told == story_of(why, matches!(why, "test_success" | "recovery_fail"));
+        if !is_expected && !is_unknown && !went_on {
+            return Err(format!("the webhook is told {told:?}"));
+        }
         if status("setup") == Some(0) && self.lab.server.artifact(&self.job).is_none() {
             return Err("the artifacts are lost".into());
         }
@@ -241,6 +282,36 @@ impl Victim {
             _ => Err("something is left of the workspace".into()),
         }
     }
+}
+
+/// What a webhook is to be told of a victim whose fate this event is, and which goes on
+/// after it or does not.
+fn story_of(fate: &str, goes_on: bool) -> Vec<&str> {
+    let begin = ["job_start", "setup_start"];
+    let up_to_test = [
+        "setup_success",
+        "provision_start",
+        "provision_success",
+        "firmware_update_start",
+        "firmware_update_success",
+        "test_start",
+    ];
+    let after_test = [
+        "allocate_start",
+        "allocate_success",
+        "reserve_start",
+        "reserve_success",
+    ];
+    let end = ["cleanup_start", "cleanup_success", "job_end"];
+    let before = match fate {
+        "setup_fail" => &[][..],
+        _ => &up_to_test[..],
+    };
+    let after = match goes_on {
+        true => &after_test[..],
+        false => &[][..],
+    };
+    [&begin[..], before, &[fate], after, &end].concat()
 }
 
 /// Processes that have a job's id in their environment.

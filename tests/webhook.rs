@@ -166,6 +166,29 @@ fn a_job_that_was_cut_short_has_its_story_told_to_the_end_and_once() {
     );
 }
 
+/// With the job, when the server is there again: to another life of the agent.
+#[test]
+fn a_story_that_ends_while_the_server_is_away_is_told_to_its_end() {
+    let setup = Lab::new().with_proxy();
+    setup.server.answer("POST", EVENTS, u32::MAX, 200, "OK");
+    let gate = Gate::new(&setup.scratch, "cleanup");
+    let lab = setup.command("cleanup", &format!("echo begun; {}", gate.words()));
+    let job = lab.submit(HOOK);
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Cleanup, "begun");
+    lab.proxy().set_down(true);
+    gate.open();
+    agent.wait_for_log("the job is over, but not all of it is at the server");
+    drop(agent);
+    lab.proxy().set_down(false);
+    let _agent = lab.agent();
+    lab.wait_until_complete(&job);
+    assert_eq!(
+        events(&lab, &job).split_off(13),
+        ["cleanup_start", "cleanup_success", "job_end normal_exit"]
+    );
+}
+
 #[test]
 fn a_long_reason_is_cut_and_holds_no_half_of_a_secret() {
     let message = format!("{}correct-horse", "x".repeat(1_990));

@@ -70,10 +70,11 @@ impl Agent {
             return None;
         }
         self.measure(running, phase, status);
-        self.ended(running, phase, status);
         if phase == Phase::Provision {
+            // Before its end, after which nobody looks at it again.
             self.record(running, &Entry::Provisioned(status));
         }
+        self.ended(running, phase, status);
         Some(status)
     }
 

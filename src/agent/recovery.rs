@@ -72,6 +72,7 @@ impl Agent {
             hangs: false,
             story: Story::of_an_earlier_life(&progress.events),
         };
+        self.catch_up(&mut running, &progress.phases);
         match interrupted {
             Some(phase) => self.say_interrupted(&mut running, phase),
             None if progress.phases.is_empty() => {

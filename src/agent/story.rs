@@ -4,7 +4,7 @@ use super::Agent;
 use super::connector;
 use super::work::Running;
 use crate::child::Stop;
-use crate::job::{Entry, JobEvent, PHASES, Phase};
+use crate::job::{Entry, JobEvent, PHASES, Phase, PhaseProgress};
 use crate::sys::clock;
 use std::time::SystemTime;
 
@@ -12,7 +12,9 @@ use std::time::SystemTime;
 const LONGEST_DETAIL: usize = 2_000;
 /// A device that could not be recovered.
 pub(super) const RECOVERY_FAILED: i64 = 46;
+const RECOVERY_FAIL: &str = "recovery_fail";
 const CANCELLED: &str = "cancelled";
+const JOB_START: &str = "job_start";
 const JOB_END: &str = "job_end";
 
 /// How far it has been told.
@@ -47,9 +49,20 @@ impl Story {
         self.told.iter().any(|told| told == name)
     }
 
+    fn has_begun(&self, phase: Phase) -> bool {
+        self.has(&format!("{phase}_start"))
+    }
+
+    fn has_ended(&self, phase: Phase) -> bool {
+        let [begin, success, fail] =
+            ["start", "success", "fail"].map(|event| format!("{phase}_{event}"));
+        let mut since = self.told.iter().rev().take_while(|told| **told != begin);
+        self.has(&begin) && since.any(|told| [&success, &fail, RECOVERY_FAIL].contains(&&told[..]))
+    }
+
     /// So many of the phases, in their order, have been told of.
     fn phases(&self) -> usize {
-        let begun = |phase: &Phase| self.has(&format!("{phase}_start"));
+        let begun = |phase: &Phase| self.has_begun(*phase);
         PHASES.iter().rposition(begun).map_or(0, |last| last + 1)
     }
 
@@ -74,7 +87,27 @@ impl Story {
 impl Agent {
     pub(super) fn tell_of_start(&mut self, running: &mut Running) {
         let place = format!("{}/jobs/{}", self.config.server, running.job.id);
-        self.tell_webhook(running, "job_start", place);
+        self.tell_webhook(running, JOB_START, place);
+    }
+
+    /// What an earlier life of the agent had on record of these phases, and could not
+    /// tell any more.
+    pub(super) fn catch_up(&mut self, running: &mut Running, phases: &[PhaseProgress]) {
+        if !running.story.has(JOB_START) {
+            self.tell_of_start(running);
+        }
+        for &PhaseProgress { phase, status, .. } in phases {
+            // A cleanup that was cut short begins again.
+            if phase != Phase::Cleanup && !running.story.has_begun(phase) {
+                self.tell_of_skipped(running, Some(phase));
+                self.tell_of_phase(running, phase);
+            }
+            if let Some(status) = status
+                && !running.story.has_ended(phase)
+            {
+                self.tell_of_status(running, phase, status);
+            }
+        }
     }
 
     /// The job is over, but for its delivery.
@@ -87,11 +120,18 @@ impl Agent {
     }
 
     /// A phase that is skipped begins and succeeds: whoever listens counts on it.
-    /// Those before `phase`, or all that are left.
+    /// Those before `phase`, or all that are left. Of one an earlier life may have told
+    /// the beginning only.
     pub(super) fn tell_of_skipped(&mut self, running: &mut Running, phase: Option<Phase>) {
         let place = PHASES.iter().position(|one| Some(*one) == phase);
         let end = place.unwrap_or(PHASES.len() - 1);
         let begin = running.story.phases();
+        let last = begin.checked_sub(1).and_then(|last| PHASES.get(last));
+        if let Some(&last) = last
+            && !running.story.has_ended(last)
+        {
+            self.tell_webhook(running, &format!("{last}_success"), String::new());
+        }
         for skipped in PHASES.into_iter().take(end).skip(begin) {
             self.tell_of_phase(running, skipped);
             self.tell_webhook(running, &format!("{skipped}_success"), String::new());
@@ -118,7 +158,7 @@ impl Agent {
         let name = match status {
             0 => return self.tell_webhook(running, &format!("{phase}_success"), String::new()),
             // In place of the other, as the original has it.
-            RECOVERY_FAILED => "recovery_fail".to_owned(),
+            RECOVERY_FAILED => RECOVERY_FAIL.to_owned(),
             _ => format!("{phase}_fail"),
         };
         // Only the webhook is told what a connector says.

@@ -5,11 +5,16 @@
 use super::api::Api;
 use super::common::Common;
 use super::delivery::{Delivery, Step};
-use crate::job::Progress;
+use super::webhook::Telling;
+use crate::job::{Job, Progress};
 use crate::{info, warning};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// A webhook that takes longer to answer is not waited for: others are owed something,
+/// too.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Deliveries that wait for the thread.
 #[derive(Debug, Default)]
@@ -130,9 +135,30 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
         // Another one has something to do.
         Step::Wait(Some(_)) => true,
         step => {
+            let was_complete = delivery.progress.complete;
             delivery.take(step, api, now);
+            if delivery.progress.complete && !was_complete {
+                tell_webhook(delivery, api);
+            }
             true
         }
+    }
+}
+
+/// Who could not be told that a job is complete was not told of its last events either,
+/// or an earlier life of the agent did not live to tell of them.
+fn tell_webhook(delivery: &Delivery, api: &Api) {
+    if delivery.progress.events.is_empty() {
+        return;
+    }
+    let job = delivery
+        .record
+        .document()
+        .and_then(|text| Job::parse(text).ok());
+    if let Some(webhook) = job.and_then(|job| job.webhook) {
+        let mut telling = Telling::new(webhook, &api.common.agent_id);
+        telling.tell(&delivery.progress, &api.common);
+        telling.finish(WEBHOOK_PATIENCE);
     }
 }
 

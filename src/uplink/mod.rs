@@ -379,6 +379,12 @@ impl Thread {
             Command::Job(delivery, webhook) => {
                 let agent_id = &self.api.common.agent_id;
                 self.telling = webhook.map(|webhook| Telling::new(webhook, agent_id));
+                // An earlier life may have ended before it could tell of them.
+                if let Some(telling) = &mut self.telling
+                    && !delivery.progress.events.is_empty()
+                {
+                    telling.tell(&delivery.progress, &self.api.common);
+                }
                 self.job = Some(Box::new(LiveJob::new(*delivery)));
             }
             Command::Entry(entry) => {
