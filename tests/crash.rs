@@ -40,6 +40,10 @@ const CALLS: [&str; 10] = [
 ];
 /// Lines that each phase prints.
 const LINES: usize = 50;
+/// What a device connector leaves behind.
+const ADDRESS: &str = "10.0.0.7";
+const DEVICE: &str = r#"{"device_info": {"device_ip": "10.0.0.7"}}"#;
+const SERIAL: &str = "U-Boot";
 
 /// A job whose phases write down that they run, print what can be counted, and leave
 /// a daemon behind.
@@ -76,19 +80,23 @@ impl Victim {
             )
         };
         let setup = command("setup");
+        let device =
+            format!("echo '{DEVICE}' > device-info.json; echo {SERIAL} > setup-serial.log");
         let daemon = "setsid sleep 1000 > /dev/null 2>&1 &";
         let lab = lab
             .command(
                 "setup",
-                &format!("{setup}; mkdir artifacts; echo x > artifacts/kept"),
+                &format!("{setup}; {device}; mkdir artifacts; echo x > artifacts/kept"),
             )
+            .command("provision", "echo provisioned")
             .command(
                 "test",
                 &format!("{daemon} {}; exit {status}", command("test")),
             )
             .command("cleanup", &command("cleanup"));
         let job = lab.submit(
-            r#""test_data": {"test_cmds": "none"}, "job_status_webhook": "https://hook.example/x""#,
+            r#""provision_data": {"distro": "x"}, "test_data": {"test_cmds": "none"},
+               "job_status_webhook": "https://hook.example/x""#,
         );
         Victim {
             lab,
@@ -205,6 +213,7 @@ impl Victim {
         let ran = fs::read_to_string(self.lab.scratch.path("ran")).unwrap_or_default();
         let times = |phase: &str| ran.lines().filter(|line| *line == phase).count();
         let status = |phase| self.lab.status(&self.job, phase);
+        let not_run = ["setup", "provision"].map(|phase| status(phase).filter(|it| *it == 100));
         for (name, phase) in [
             ("setup", Phase::Setup),
             ("test", Phase::Test),
@@ -241,7 +250,7 @@ impl Victim {
                         return Err(format!("{name} has lines that are lost or doubled"));
                     }
                 }
-                (Phase::Test, None) if ran == 0 && status("setup") == Some(100) => {}
+                (Phase::Test, None) if ran == 0 && not_run != [None; 2] => {}
                 (_, status) => return Err(format!("{name}: {status:?}, ran {ran} times")),
             }
         }
@@ -252,10 +261,23 @@ impl Victim {
         if status("test") == Some(46) && !self.lab.server.wait_for(PATIENCE, is_offline) {
             return Err("the agent takes jobs for a dead device".into());
         }
+        let server = &self.lab.server;
+        let serial = server.view(|view| view.serial(&self.job, Phase::Setup));
+        let result = server.result(&self.job);
+        let is_whole = serial == format!("{SERIAL}\n") && result.contains(ADDRESS);
+        if status("setup") == Some(0) && !is_whole {
+            return Err(format!("of the device: {serial:?} {result}"));
+        }
+        // Better not at all than twice.
+        let counted = server.view(|view| view.provision_logs("lab-agent").len());
+        if counted > usize::from(status("provision").is_some()) {
+            return Err(format!("provision was counted {counted} times"));
+        }
         let why = match status("test") {
             Some(0) => "test_success",
             Some(46) => "recovery_fail",
             Some(_) => "test_fail",
+            None if status("provision").is_some() => "provision_fail",
             None => "setup_fail",
         };
         let told = self.told();
@@ -305,6 +327,7 @@ fn story_of(fate: &str, goes_on: bool) -> Vec<&str> {
     let end = ["cleanup_start", "cleanup_success", "job_end"];
     let before = match fate {
         "setup_fail" => &[][..],
+        "provision_fail" => &up_to_test[..2],
         _ => &up_to_test[..],
     };
     let after = match goes_on {
