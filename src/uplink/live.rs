@@ -225,11 +225,14 @@ impl LiveJob {
     }
 
     /// Looks whether an administrator has spoken meanwhile.
-    fn read_agent(&mut self, api: &Api, tell: &dyn Fn(Event)) {
+    fn read_agent(&mut self, api: &Api, tell: &dyn Fn(Event)) -> Result<(), Failure> {
         let begun = Instant::now();
-        let data = api.agent_data();
+        let data = match api.agent_data() {
+            // Whom it refuses that has no word to be heeded.
+            Err(failure) if !failure.is_refusal() => return Err(failure),
+            data => data.unwrap_or_default(),
+        };
         self.agent_read = Reading::since(begun);
-        let Ok(data) = data else { return };
         if data.is_to_restart() {
             tell(Event::RestartWanted);
         }
@@ -237,6 +240,7 @@ impl LiveJob {
             tell(Event::OfflineTold);
         }
         self.administered |= data.is_to_restart() || data.is_out_of_service();
+        Ok(())
     }
 
     /// Posts a state, if there is one to be posted. What would be overwritten is
@@ -271,11 +275,16 @@ impl LiveJob {
             let is_due = self.is_to_name_job || self.heartbeat_due() <= now;
             return is_due.then(|| self.beat(api, now));
         }
+        let mut read = Ok(());
         if !self.administered && self.agent_read.is_stale() {
-            self.read_agent(api, tell);
+            read = self.read_agent(api, tell);
         }
         if let Some(comment) = self.offline.clone() {
             return Some(self.post_offline(api, &comment, tell));
+        }
+        // Of which a server that cannot say it is told nothing; the state waits.
+        if let Err(failure) = read {
+            return Some(Err(failure));
         }
         agent_due.and_then(|phase| self.post_agent_state(api, phase))
     }
