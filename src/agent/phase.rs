@@ -70,11 +70,7 @@ impl Agent {
             return None;
         }
         self.measure(running, phase, status);
-        if phase == Phase::Provision {
-            // Before its end, after which nobody looks at it again.
-            self.record(running, &Entry::Provisioned(status));
-        }
-        self.ended(running, phase, status);
+        self.ended(running, phase, status, true);
         Some(status)
     }
 
@@ -94,7 +90,7 @@ impl Agent {
             output.file.say(&format!("ERROR: {why}.\n"));
             self.close_output(&mut output, running);
         }
-        self.ended(running, phase, NOT_RUN);
+        self.ended(running, phase, NOT_RUN, false);
     }
 
     /// Begins a phase: its record, its log, the original's banner.

@@ -75,12 +75,14 @@ impl Agent {
         self.catch_up(&mut running, &progress.phases);
         match interrupted {
             Some(phase) => self.say_interrupted(&mut running, phase),
-            None if progress.phases.is_empty() => {
+            None if progress.phases.is_empty() && !running.story.has_ended(Phase::Setup) => {
                 self.refuse(&mut running, "the agent ended before it could begin it");
             }
             None => {
                 let next = self.next_phase(&running);
-                if !Agent::has_failed(&running) && !running.story.was_cancelled() {
+                let is_cut_short = matches!(running.statuses.last(), Some((_, NOT_RUN)));
+                let goes_on = !is_cut_short && !Agent::has_failed(&running);
+                if goes_on && !running.story.was_cancelled() {
                     self.tell_of_skipped(&mut running, next);
                 }
                 if let Some(phase) = next {
@@ -105,7 +107,7 @@ impl Agent {
         if phase == Phase::Cleanup {
             info!("the cleanup of job {} runs again", running.job.id);
         } else {
-            self.ended(running, phase, NOT_RUN);
+            self.ended(running, phase, NOT_RUN, false);
         }
     }
 }

@@ -53,7 +53,8 @@ impl Story {
         self.has(&format!("{phase}_start"))
     }
 
-    fn has_ended(&self, phase: Phase) -> bool {
+    /// It has been told how the phase ended.
+    pub(super) fn has_ended(&self, phase: Phase) -> bool {
         let [begin, success, fail] =
             ["start", "success", "fail"].map(|event| format!("{phase}_{event}"));
         let mut since = self.told.iter().rev().take_while(|told| **told != begin);
@@ -128,6 +129,7 @@ impl Agent {
         let begin = running.story.phases();
         let last = begin.checked_sub(1).and_then(|last| PHASES.get(last));
         if let Some(&last) = last
+            && last != Phase::Cleanup
             && !running.story.has_ended(last)
         {
             self.tell_webhook(running, &format!("{last}_success"), String::new());
@@ -149,12 +151,16 @@ impl Agent {
         }
     }
 
-    pub(super) fn tell_of_status(&mut self, running: &mut Running, phase: Phase, status: i64) {
+    /// Why the phase that ends was stopped, if it was.
+    pub(super) fn tell_of_stop(&mut self, running: &mut Running) {
         if let Some(stop) = running.story.stopped.take()
             && let Some(name) = event_of(stop)
         {
             self.tell_webhook(running, name, stop.to_string());
         }
+    }
+
+    pub(super) fn tell_of_status(&mut self, running: &mut Running, phase: Phase, status: i64) {
         let name = match status {
             0 => return self.tell_webhook(running, &format!("{phase}_success"), String::new()),
             // In place of the other, as the original has it.

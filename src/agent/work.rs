@@ -81,7 +81,8 @@ impl Agent {
         // Before a crash of the agent, it may have come to its end.
         if !running.statuses.iter().any(is_clean) {
             self.restore_workspace(&running);
-            if self.run_phase(&mut running, Phase::Cleanup).is_none() && !self.abandoned {
+            let was_run = self.run_phase(&mut running, Phase::Cleanup).is_some();
+            if !was_run && !self.abandoned && !running.story.has_ended(Phase::Cleanup) {
                 self.tell_of_phase(&mut running, Phase::Cleanup);
                 self.tell_of_status(&mut running, Phase::Cleanup, 0);
             }
@@ -230,22 +231,35 @@ impl Agent {
         }
     }
 
-    /// A phase that is over is on record before anybody hears of it.
-    pub(super) fn ended(&mut self, running: &mut Running, phase: Phase, status: i64) {
+    /// A phase that is over, and `was_run` or was not, is on record before anybody hears
+    /// of it.
+    pub(super) fn ended(
+        &mut self,
+        running: &mut Running,
+        phase: Phase,
+        status: i64,
+        was_run: bool,
+    ) {
         info!(
             "phase {phase} of job {} ended with {status}",
             running.job.id
         );
         self.events.telemetry.metrics.phase_ended(phase, status);
-        self.sync(running, phase);
         if status == RECOVERY_FAILED {
-            // First: once the phase is on record, nobody looks at its status again.
+            // First, because to sync takes its time, and once the phase is on record
+            // nobody looks at its status again.
             self.events.telemetry.metrics.recovery_failed();
             let id = &running.job.id;
             self.put_offline(format!(
                 "Set to offline by agent. Recovery failed during job '{id}' execution."
             ));
             warning!("the {phase} phase of job {id} ended with 46: the agent goes offline");
+        }
+        self.sync(running, phase);
+        // And what else nobody would look at.
+        self.tell_of_stop(running);
+        if was_run && phase == Phase::Provision {
+            self.record(running, &Entry::Provisioned(status));
         }
         self.record(running, &Entry::Ended { phase, status });
         running.statuses.push((phase, status));

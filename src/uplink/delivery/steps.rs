@@ -182,7 +182,12 @@ impl Delivery {
 
     /// The server counts these: one that may have arrived is not sent again.
     pub(super) fn provision_log(&mut self, api: &Api) -> Result<(), Failure> {
-        let status = self.progress.provisioned.unwrap_or_default();
+        // What the server has been told, whatever the agent lived to write down of it.
+        let mut phases = self.progress.phases.iter();
+        let provision = phases.find(|progress| progress.phase == Phase::Provision);
+        let status = provision
+            .and_then(|progress| progress.status)
+            .unwrap_or_default();
         self.note(&Entry::ProvisionTold);
         match api.post_provision_log(&self.progress.job_id, status) {
             // An agent that is not known is none to the statistics only.
