@@ -206,13 +206,18 @@ fn an_agent_that_is_out_of_service_stays_so_though_nobody_seems_to_know_it() {
     wait_for_a_cycle(&lab);
     assert_eq!(state_and_comment(&lab), words("offline", "do not touch"));
     assert_eq!(lab.server.job_state(&job).as_deref(), Some("waiting"));
+    let said = agent
+        .log()
+        .matches("cannot read this agent's state")
+        .count();
+    assert_eq!(said, 1, "{}", agent.log());
     lab.proxy().on("GET", NAME, 1_000, Fault::status(404));
     lab.wait_until_complete(&job);
 }
 
 #[test]
 fn an_agent_taken_out_of_service_during_a_job_stays_so_after_it() {
-    let lab = Lab::new();
+    let lab = Lab::new().with_proxy();
     let gate = Gate::new(&lab.scratch, "setup");
     let lab = lab
         .command("setup", &gate.words())
@@ -227,6 +232,8 @@ fn an_agent_taken_out_of_service_during_a_job_stays_so_after_it() {
         .set_agent("lab-agent", "maintenance", "a new cable");
     wait_for_two_checks(&lab, &job);
     let next = lab.submit_test();
+    // What cannot be read now is not overwritten either.
+    lab.proxy().on("GET", NAME, 1, Fault::status(503));
     gate.open();
     lab.wait_until_complete(&job);
     assert_eq!(lab.body(&job, Phase::Test), "tested\n");

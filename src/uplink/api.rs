@@ -51,14 +51,13 @@ impl Api {
     pub(super) fn agent_data(&self) -> Result<AgentData, Failure> {
         let action = "read this agent's state";
         let nothing = Outgoing::Nothing(Patience::Call);
-        let reply = match self.call(action, "GET", &self.agent_path(), nothing) {
+        let doubt = |failure| match is_unknown(&failure) && !self.common.is_agent_forgotten() {
+            true => Failure::transient(failure.cause().to_owned()),
+            false => failure,
+        };
+        let reply = match self.call_doubting(action, "GET", &self.agent_path(), nothing, doubt) {
             // It knows none, or, before 2025-05, tells of none.
-            Err(failure) if is_unknown(&failure) => {
-                return match self.common.is_agent_forgotten() {
-                    true => Ok(AgentData::default()),
-                    false => Err(self.not_yet_believed(action, &failure)),
-                };
-            }
+            Err(failure) if is_unknown(&failure) => return Ok(AgentData::default()),
             other => other?,
         };
         let text = self.text(action, reply)?;
@@ -165,20 +164,12 @@ impl Api {
     pub(super) fn post_result_text(&self, job_id: &str, body: String) -> Result<(), Failure> {
         let path = format!("/v1/result/{}", percent(job_id));
         let action = "post a job's state";
-        let reply = self.call(action, "POST", &path, Outgoing::Json(body));
-        match reply.and_then(|reply| self.acknowledged(action, reply)) {
-            Err(failure) if era::is_unknown(&failure) => {
-                Err(self.not_yet_believed(action, &failure))
-            }
-            other => other,
-        }
-    }
-
-    /// Of a page that should be there.
-    fn not_yet_believed(&self, action: &str, failure: &Failure) -> Failure {
-        let cause = failure.cause();
-        self.common.faults.report(action, cause, "trying again");
-        Failure::transient(cause.to_owned())
+        let doubt = |failure| match is_unknown(&failure) {
+            true => Failure::transient(failure.cause().to_owned()),
+            false => failure,
+        };
+        let reply = self.call_doubting(action, "POST", &path, Outgoing::Json(body), doubt)?;
+        self.acknowledged(action, reply)
     }
 
     /// `POST /v1/result/<id>/log/<type>`: one fragment.
@@ -252,9 +243,21 @@ impl Api {
         action: &str,
         method: &str,
         path: &str,
-        mut outgoing: Outgoing<'_>,
+        outgoing: Outgoing<'_>,
     ) -> Result<Reply, Failure> {
-        let result = self.attempt(method, path, &mut outgoing);
+        self.call_doubting(action, method, path, outgoing, |failure| failure)
+    }
+
+    /// The same, where a failure may be another than the server says.
+    fn call_doubting(
+        &self,
+        action: &str,
+        method: &str,
+        path: &str,
+        mut outgoing: Outgoing<'_>,
+        doubt: impl FnOnce(Failure) -> Failure,
+    ) -> Result<Reply, Failure> {
+        let result = self.attempt(method, path, &mut outgoing).map_err(doubt);
         let is_upload = matches!(outgoing, Outgoing::Artifacts(_));
         match &result {
             // It is over when the answer has been understood.
