@@ -6,7 +6,7 @@ use super::api::Api;
 use super::common::Common;
 use super::delivery::{Delivery, Step};
 use super::webhook::Telling;
-use crate::job::{Job, Progress};
+use crate::job::{Job, Record};
 use crate::{info, warning};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -120,7 +120,11 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
     match delivery.next(now) {
         Step::Done => {
             info!("delivered what job {} still owed", delivery.progress.job_id);
-            close(delivery);
+            // It was complete already, when an earlier life ended before it had told of it.
+            if !delivery.is_end_told {
+                tell_webhook(delivery, api);
+            }
+            close(&delivery.record, &delivery.progress.agent_id);
             api.common.metrics.delivered();
             false
         }
@@ -147,7 +151,8 @@ fn turn(delivery: &mut Delivery, api: &Api) -> bool {
 
 /// Who could not be told that a job is complete was not told of its last events either,
 /// or an earlier life of the agent did not live to tell of them.
-fn tell_webhook(delivery: &Delivery, api: &Api) {
+fn tell_webhook(delivery: &mut Delivery, api: &Api) {
+    delivery.is_end_told = true;
     if delivery.progress.events.is_empty() {
         return;
     }
@@ -163,25 +168,24 @@ fn tell_webhook(delivery: &Delivery, api: &Api) {
 }
 
 /// Removes the record of a job of which the server has everything.
-pub(super) fn close(delivery: &Delivery) {
-    let Progress { agent_id, .. } = &delivery.progress;
-    if delivery.record.has_refusals() {
-        match delivery.record.put_aside(agent_id) {
+pub(super) fn close(record: &Record, agent_id: &str) {
+    if record.has_refusals() {
+        match record.put_aside(agent_id) {
             Ok(place) => warning!(
                 "what the server refused of it is kept in {}",
                 place.display()
             ),
             Err(error) => warning!(
                 "cannot put {} aside: {error}; it stays there",
-                delivery.record.directory().display()
+                record.directory().display()
             ),
         }
         return;
     }
-    if let Err(error) = delivery.record.remove(agent_id) {
+    if let Err(error) = record.remove(agent_id) {
         warning!(
             "cannot remove {}: {error}; it can be removed by hand, its job is delivered",
-            delivery.record.directory().display()
+            record.directory().display()
         );
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct Delivery {
     uncounted: bool,
     /// No parent waits for the device's information.
     allocation_is_over: bool,
+    /// The webhook is told of the job's end, as far as this life can.
+    pub(super) is_end_told: bool,
 }
 
 /// The server may have a fragment of which it is not known.
@@ -123,6 +125,7 @@ impl Delivery {
             repeats: false,
             uncounted: false,
             allocation_is_over: false,
+            is_end_told: false,
         }
     }
 

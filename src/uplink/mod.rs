@@ -461,7 +461,15 @@ impl Thread {
             Turn::Wait(until) => until,
             Turn::Delivered => {
                 self.api.forget_job_state();
-                arrears::close(&job.delivery);
+                let Delivery {
+                    record, progress, ..
+                } = &job.delivery;
+                match &self.telling {
+                    // Who is killed before its webhook was told of its end tells of it in
+                    // its next life.
+                    Some(telling) => telling.close_afterwards(record, &progress.agent_id),
+                    None => arrears::close(record, &progress.agent_id),
+                }
                 self.job = None;
                 self.tell(Event::Delivered);
                 None
@@ -469,7 +477,9 @@ impl Thread {
             Turn::Owed => {
                 if let Some(mut job) = self.job.take() {
                     job.delivery.bring_home();
-                    let LiveJob { delivery, .. } = *job;
+                    let LiveJob { mut delivery, .. } = *job;
+                    // While the server was there, it was told beside that.
+                    delivery.is_end_told = delivery.progress.complete;
                     self.arrears
                         .add(delivery.slower(ARREARS_PAUSE), &self.api.common);
                 }

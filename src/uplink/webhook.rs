@@ -3,10 +3,11 @@
 //! webhook does, which is somebody else's.
 
 use super::api::{Api, Outgoing, percent};
+use super::arrears;
 use super::backoff::Backoff;
 use super::common::Common;
 use super::failure::Failure;
-use crate::job::{JobEvent, Progress, Webhook};
+use crate::job::{JobEvent, Progress, Record, Webhook};
 use crate::json::Object;
 use crate::warning;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,8 @@ struct Post {
     body: Option<String>,
     /// There will be no more.
     is_last: bool,
+    /// Of a job of which the server has everything, with who ran it.
+    closing: Option<(Arc<Record>, String)>,
     /// The thread has ended.
     is_over: bool,
 }
@@ -107,7 +110,15 @@ impl Telling {
             if let Ok(api) = Api::new(common) {
                 work(&api, &path, &state);
             }
-            state.lock().is_over = true;
+            loop {
+                let mut post = state.lock();
+                let Some((record, agent_id)) = post.closing.take() else {
+                    post.is_over = true;
+                    break;
+                };
+                drop(post);
+                arrears::close(&record, &agent_id);
+            }
             state.changed.notify_all();
         });
         if let Err(error) = started {
@@ -117,6 +128,19 @@ impl Telling {
             );
             self.state.lock().is_over = true;
         }
+    }
+
+    /// Removes the job's record, when the last event has been sent.
+    pub(super) fn close_afterwards(&self, record: &Arc<Record>, agent_id: &str) {
+        let mut post = self.state.lock();
+        if !self.has_thread || post.is_over {
+            drop(post);
+            arrears::close(record, agent_id);
+            return;
+        }
+        post.closing = Some((Arc::clone(record), agent_id.to_owned()));
+        post.is_last = true;
+        self.state.changed.notify_all();
     }
 
     /// Waits for so long until the last event has been sent.

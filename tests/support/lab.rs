@@ -12,7 +12,7 @@ use super::proxy::Proxy;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,9 +37,12 @@ impl Scratch {
         Scratch::below(&std::env::temp_dir())
     }
 
-    /// In memory: on another file system than the rest of the lab.
-    pub fn on_another_disk() -> Scratch {
-        Scratch::below(Path::new("/dev/shm"))
+    /// In memory: on another file system than the rest of the lab, if there is one.
+    pub fn on_another_disk() -> Option<Scratch> {
+        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+        let memory = Path::new("/dev/shm");
+        let is_another = device(memory).ok()? != device(&std::env::temp_dir()).ok()?;
+        is_another.then(|| Scratch::below(memory))
     }
 
     fn below(directory: &Path) -> Scratch {
