@@ -9,7 +9,7 @@ mod support;
 
 use std::time::Duration;
 use support::gate::Gate;
-use support::lab::{Lab, wait_until};
+use support::lab::{Lab, wait_until, webhook_posts};
 use support::proxy::Fault;
 use testflinger_agent::job::Phase;
 use testflinger_agent::json::Json;
@@ -25,12 +25,8 @@ fn lab() -> Lab {
     lab
 }
 
-/// The bodies that were posted for a job's webhook.
 fn posts(lab: &Lab, job: &str) -> Vec<String> {
-    let path = format!("/v1/job/{job}/events");
-    let exchanges = lab.server.exchanges();
-    let posts = exchanges.into_iter().filter(|one| one.path == path);
-    posts.map(|one| one.request_body).collect()
+    lab.server.view(|view| webhook_posts(view, job))
 }
 
 /// What the webhook knows in the end: names, with details where there are some.

@@ -132,11 +132,11 @@ impl Agent {
             && last != Phase::Cleanup
             && !running.story.has_ended(last)
         {
-            self.tell_webhook(running, &format!("{last}_success"), String::new());
+            self.tell_of_status(running, last, 0);
         }
         for skipped in PHASES.into_iter().take(end).skip(begin) {
             self.tell_of_phase(running, skipped);
-            self.tell_webhook(running, &format!("{skipped}_success"), String::new());
+            self.tell_of_status(running, skipped, 0);
         }
     }
 

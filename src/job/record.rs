@@ -120,11 +120,16 @@ impl Record {
         document_in(&self.directory)
     }
 
+    /// The job, if its document is there and is one.
+    #[must_use]
+    pub fn job(&self) -> Option<Job> {
+        self.document().and_then(|text| Job::parse(text).ok())
+    }
+
     /// What must not be seen of the job.
     #[must_use]
     pub fn secrets(&self) -> Arc<Secrets> {
-        let job = self.document().and_then(|text| Job::parse(text).ok());
-        job.map_or_else(Arc::default, |job| {
+        self.job().map_or_else(Arc::default, |job| {
             Arc::new(Secrets::new(job.secrets.values()))
         })
     }

@@ -51,11 +51,9 @@ impl Api {
     pub(super) fn agent_data(&self) -> Result<AgentData, Failure> {
         let action = "read this agent's state";
         let nothing = Outgoing::Nothing(Patience::Call);
-        let doubt = |failure| match is_unknown(&failure) && !self.common.is_agent_forgotten() {
-            true => Failure::transient(failure.cause().to_owned()),
-            false => failure,
-        };
-        let reply = match self.call_doubting(action, "GET", &self.agent_path(), nothing, doubt) {
+        let is_doubted = |failure: &_| is_unknown(failure) && !self.common.is_agent_forgotten();
+        let path = self.agent_path();
+        let reply = match self.call_doubting(action, "GET", &path, nothing, is_doubted) {
             // It knows none, or, before 2025-05, tells of none.
             Err(failure) if is_unknown(&failure) => return Ok(AgentData::default()),
             other => other?,
@@ -164,11 +162,8 @@ impl Api {
     pub(super) fn post_result_text(&self, job_id: &str, body: String) -> Result<(), Failure> {
         let path = format!("/v1/result/{}", percent(job_id));
         let action = "post a job's state";
-        let doubt = |failure| match is_unknown(&failure) {
-            true => Failure::transient(failure.cause().to_owned()),
-            false => failure,
-        };
-        let reply = self.call_doubting(action, "POST", &path, Outgoing::Json(body), doubt)?;
+        let body = Outgoing::Json(body);
+        let reply = self.call_doubting(action, "POST", &path, body, is_unknown)?;
         self.acknowledged(action, reply)
     }
 
@@ -245,19 +240,23 @@ impl Api {
         path: &str,
         outgoing: Outgoing<'_>,
     ) -> Result<Reply, Failure> {
-        self.call_doubting(action, method, path, outgoing, |failure| failure)
+        self.call_doubting(action, method, path, outgoing, |_| false)
     }
 
-    /// The same, where a failure may be another than the server says.
+    /// The same, where a refusal may be that of whoever stands before the server.
     fn call_doubting(
         &self,
         action: &str,
         method: &str,
         path: &str,
         mut outgoing: Outgoing<'_>,
-        doubt: impl FnOnce(Failure) -> Failure,
+        is_doubted: impl FnOnce(&Failure) -> bool,
     ) -> Result<Reply, Failure> {
-        let result = self.attempt(method, path, &mut outgoing).map_err(doubt);
+        let attempted = self.attempt(method, path, &mut outgoing);
+        let result = attempted.map_err(|failure| match is_doubted(&failure) {
+            true => Failure::transient(failure.cause().to_owned()),
+            false => failure,
+        });
         let is_upload = matches!(outgoing, Outgoing::Artifacts(_));
         match &result {
             // It is over when the answer has been understood.

@@ -6,7 +6,7 @@ use super::api::Api;
 use super::common::Common;
 use super::delivery::{Delivery, Step};
 use super::webhook::Telling;
-use crate::job::{Job, Record};
+use crate::job::Record;
 use crate::{info, warning};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -156,11 +156,7 @@ fn tell_webhook(delivery: &mut Delivery, api: &Api) {
     if delivery.progress.events.is_empty() {
         return;
     }
-    let job = delivery
-        .record
-        .document()
-        .and_then(|text| Job::parse(text).ok());
-    if let Some(webhook) = job.and_then(|job| job.webhook) {
+    if let Some(webhook) = delivery.record.job().and_then(|job| job.webhook) {
         let mut telling = Telling::new(webhook, &api.common.agent_id);
         telling.tell(&delivery.progress, &api.common);
         telling.finish(WEBHOOK_PATIENCE);

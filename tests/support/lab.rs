@@ -64,6 +64,13 @@ impl Drop for Scratch {
     }
 }
 
+/// The bodies that were posted for a job's webhook.
+pub fn webhook_posts(view: View<'_>, job: &str) -> Vec<String> {
+    let path = format!("/v1/job/{job}/events");
+    let posts = view.exchanges().iter().filter(|one| one.path == path);
+    posts.map(|one| one.request_body.clone()).collect()
+}
+
 /// The lab: set up first, then used.
 pub struct Lab {
     pub scratch: Scratch,
