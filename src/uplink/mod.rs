@@ -3,7 +3,8 @@
 //! A thread of its own delivers, in order and with patience, what the agent says
 //! happened; what it learns comes back as an [`Event`]. It never touches a
 //! process and never decides anything, and the agent never waits for it without
-//! a deadline. How a job's remains are delivered later: `arrears`.
+//! a deadline. What that thread does: `thread`; how a job's remains are delivered later:
+//! `arrears`.
 
 mod agent_data;
 mod api;
@@ -23,6 +24,7 @@ mod live;
 mod multipart;
 mod reading;
 mod share;
+mod thread;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod token;
@@ -34,9 +36,7 @@ pub use agent_data::{AgentData, DESCRIPTIONS};
 pub use failure::Failure;
 pub use fetch::Fetching;
 
-use crate::job::{
-    Attachments, Entry, LOG_TYPES, LogType, PerLog, Phase, Progress, Record, Webhook,
-};
+use crate::job::{Attachments, Entry, LogType, PerLog, Phase, Progress, Record, Webhook};
 use crate::json::Object;
 use crate::metrics::Metrics;
 use crate::sys::{self, Wake};
@@ -44,15 +44,12 @@ use api::Api;
 use arrears::Arrears;
 use common::Common;
 use delivery::Delivery;
-use live::{LiveJob, Turn};
-use share::Sharing;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
-use webhook::Telling;
+use std::time::Duration;
+use thread::Thread;
 
 /// Between attempts for a job that runs.
 const LIVE_PAUSE: Duration = Duration::from_secs(30);
@@ -188,21 +185,11 @@ impl Uplink {
             queue: Arc::default(),
             arrears: Arc::default(),
             common: Arc::clone(&common),
-            events: events.clone(),
-            wake: wake.clone(),
-        };
-        let mut thread = Thread {
-            api: Api::new(common)?,
-            queue: Arc::clone(&uplink.queue),
-            arrears: Arc::clone(&uplink.arrears),
-            job: None,
-            telling: None,
-            sharing: Sharing::default(),
-            settled: false,
             events,
             wake,
         };
-        thread::Builder::new()
+        let mut thread = Thread::new(Api::new(common)?, &uplink);
+        std::thread::Builder::new()
             .name("uplink".into())
             .spawn(move || {
                 leave_signals_to_the_agent();
@@ -302,196 +289,6 @@ fn leave_signals_to_the_agent() {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The thread's end.
-struct Thread {
-    api: Api,
-    queue: Arc<(Mutex<Queue>, Condvar)>,
-    arrears: Arc<Arrears>,
-    job: Option<Box<LiveJob>>,
-    /// The webhook of the job that runs, or of the last one.
-    telling: Option<Telling>,
-    sharing: Sharing,
-    /// Nothing more is to be begun.
-    settled: bool,
-    events: Sender<Event>,
-    wake: Wake,
-}
-
-impl Thread {
-    fn work(&mut self) {
-        let mut wait = None;
-        loop {
-            if let Some(command) = self.next(wait) {
-                self.obey(command);
-                // There may be more of them, and something to do.
-                wait = Some(Instant::now());
-                continue;
-            }
-            wait = self.turn();
-        }
-    }
-
-    /// The next command, or none when the time is over or output has come.
-    fn next(&mut self, wait: Option<Instant>) -> Option<Command> {
-        let (mutex, changed) = &*self.queue;
-        let mut queue = lock(mutex);
-        loop {
-            let command = queue.commands.pop_front();
-            // Before a job is known, there is nobody to be told of its output.
-            let mut is_news = command.is_some();
-            if let Some(job) = &mut self.job {
-                for log in LOG_TYPES {
-                    if let Some((phase, available)) = queue.output.of_mut(log).take() {
-                        job.delivery.output(phase, log, available, Instant::now());
-                        is_news = true;
-                    }
-                }
-            }
-            if is_news {
-                return command;
-            }
-            queue = match wait {
-                None => changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = changed.wait_timeout(queue, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-    }
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Ask(ask) => {
-                let answer = self.ask(ask);
-                let is_answered = answer.is_ok();
-                self.tell(Event::Answered(answer));
-                if is_answered {
-                    self.sharing.go_on(&self.api, Instant::now());
-                }
-            }
-            Command::Job(delivery, webhook) => {
-                let agent_id = &self.api.common.agent_id;
-                self.telling = webhook.map(|webhook| Telling::new(webhook, agent_id));
-                // An earlier life may have ended before it could tell of them.
-                if let Some(telling) = &mut self.telling
-                    && !delivery.progress.events.is_empty()
-                {
-                    telling.tell(&delivery.progress, &self.api.common);
-                }
-                self.job = Some(Box::new(LiveJob::new(*delivery)));
-            }
-            Command::Entry(entry) => {
-                if let Some(job) = &mut self.job {
-                    job.delivery.apply(&entry);
-                    if let (Entry::Event(_), Some(telling)) = (&entry, &mut self.telling) {
-                        telling.tell(&job.delivery.progress, &self.api.common);
-                    }
-                }
-            }
-            Command::Offline(comment) => {
-                if let Some(job) = &mut self.job {
-                    job.put_offline(comment);
-                }
-            }
-            Command::Allocated(parent) => {
-                if let Some(job) = &mut self.job {
-                    job.allocated(parent);
-                }
-            }
-            Command::AllocationOver => {
-                if let Some(job) = &mut self.job {
-                    job.allocation_over(&self.api);
-                }
-            }
-            Command::NameJob => {
-                if let Some(job) = &mut self.job {
-                    job.name_job();
-                }
-            }
-            Command::CheckNow => match &mut self.job {
-                Some(job) => job.check_now(),
-                None => self.tell(Event::Checked),
-            },
-            Command::Settle(within) => {
-                self.settled = true;
-                let begun = Instant::now();
-                if let Some(telling) = self.telling.take() {
-                    telling.finish(within);
-                }
-                self.arrears.settle(within.saturating_sub(begun.elapsed()));
-                // Nobody waits for longer than that.
-                self.sharing.finish(&self.api);
-                self.tell(Event::Settled);
-            }
-        }
-    }
-
-    fn ask(&mut self, ask: Ask) -> Result<Answer, Failure> {
-        Ok(match ask {
-            Ask::AgentData => Answer::AgentData(self.api.agent_data()?),
-            Ask::PostAgent(data) => {
-                self.api.post_agent(data)?;
-                Answer::Posted
-            }
-            Ask::Advertise(what, body) => {
-                self.api.advertise(what, &body)?;
-                Answer::Posted
-            }
-            Ask::Job(queues) => Answer::Job(self.api.take_job(&queues)?),
-        })
-    }
-
-    /// Does one thing for the job; says until when there is nothing to do.
-    fn turn(&mut self) -> Option<Instant> {
-        let job = self.job.as_mut().filter(|_| !self.settled)?;
-        if job.reaches_the_server() {
-            self.sharing.go_on(&self.api, Instant::now());
-        }
-        let (events, wake) = (&self.events, &self.wake);
-        let tell = |event| send(events, wake, event);
-        match job.turn(&self.api, &tell, Instant::now()) {
-            Turn::Again => Some(Instant::now()),
-            Turn::Wait(until) => until,
-            Turn::Delivered => {
-                self.api.forget_job_state();
-                let Delivery {
-                    record, progress, ..
-                } = &job.delivery;
-                match &self.telling {
-                    // Who is killed before its webhook was told of its end tells of it in
-                    // its next life.
-                    Some(telling) => telling.close_afterwards(record, &progress.agent_id),
-                    None => arrears::close(record, &progress.agent_id),
-                }
-                self.job = None;
-                self.tell(Event::Delivered);
-                None
-            }
-            Turn::Owed => {
-                if let Some(mut job) = self.job.take() {
-                    job.delivery.bring_home();
-                    let LiveJob { mut delivery, .. } = *job;
-                    // While the server was there, it was told beside that.
-                    delivery.is_end_told = delivery.progress.complete;
-                    self.arrears
-                        .add(delivery.slower(ARREARS_PAUSE), &self.api.common);
-                }
-                self.tell(Event::Owed);
-                None
-            }
-        }
-    }
-
-    fn tell(&self, event: Event) {
-        send(&self.events, &self.wake, event);
-    }
 }
 
 fn send(events: &Sender<Event>, wake: &Wake, event: Event) {
