@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ struct Victim {
     status: i64,
     /// Where the workspaces are, if not beside the records.
     other_disk: Option<Scratch>,
+    /// An agent was killed before what was on the disk of the job said whom to tell of it.
+    is_unknown: Cell<bool>,
 }
 
 impl Victim {
@@ -107,6 +110,7 @@ impl Victim {
             job,
             status,
             other_disk,
+            is_unknown: Cell::new(false),
         }
     }
 
@@ -123,6 +127,7 @@ impl Victim {
                     "{status:?} {}",
                     agent.log()
                 );
+                self.look_at_document();
                 return true;
             }
             if self.is_home() {
@@ -145,6 +150,7 @@ impl Victim {
         }
         agent.signal("KILL");
         agent.wait();
+        self.look_at_document();
         true
     }
 
@@ -168,8 +174,8 @@ impl Victim {
         is_handed_over && !half_made.exists() && !self.record().exists() && !self.is_home()
     }
 
-    /// Whether what is on the disk of the job does not say whom to tell of it.
-    fn is_unknown(&self) -> bool {
+    /// After a kill: the next life knows no more of the job than this.
+    fn look_at_document(&self) {
         let results = self.lab.scratch.path("results");
         let making = results.join(format!(".lab-agent.{}", self.job));
         let places = [making, self.record()];
@@ -177,13 +183,14 @@ impl Victim {
             let document = fs::read_to_string(place.join("job.json")).unwrap_or_default();
             place.exists() && !document.contains("hook.example")
         };
-        places.iter().any(is_without)
+        if places.iter().any(is_without) {
+            self.is_unknown.set(true);
+        }
     }
 
     /// The agent begins anew: what is wrong with what became of the job, if anything
     /// is.
     fn comes_home(&self) -> Result<(), String> {
-        let is_unknown = self.is_unknown();
         let agent = self.lab.agent();
         let home = Instant::now() + PATIENCE;
         while !self.is_home() {
@@ -192,8 +199,7 @@ impl Victim {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        self.verdict(is_unknown)
-            .map_err(|fault| self.explain(&fault, &agent))
+        self.verdict().map_err(|fault| self.explain(&fault, &agent))
     }
 
     fn explain(&self, fault: &str, agent: &Agent) -> String {
@@ -224,7 +230,7 @@ impl Victim {
         names
     }
 
-    fn verdict(&self, is_unknown: bool) -> Result<(), String> {
+    fn verdict(&self) -> Result<(), String> {
         let ran = fs::read_to_string(self.lab.scratch.path("ran")).unwrap_or_default();
         let times = |phase: &str| ran.lines().filter(|line| *line == phase).count();
         let status = |phase| self.lab.status(&self.job, phase);
@@ -296,7 +302,7 @@ impl Victim {
             None if status("provision").is_some() => "provision_fail",
             None => "setup_fail",
         };
-        if !is_unknown {
+        if !self.is_unknown.get() {
             let told = self.told();
             if told != story_of(fate) {
                 return Err(format!("the webhook is told {told:?}"));
