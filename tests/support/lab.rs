@@ -426,6 +426,10 @@ impl Drop for Agent {
         // A second TERM would be at once, too; this cannot be ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What libfaketime leaves behind of a process that is killed.
+        for name in ["faketime_shm_", "sem.faketime_sem_"] {
+            let _ = fs::remove_file(format!("/dev/shm/{name}{}", self.pid()));
+        }
     }
 }
 
