@@ -18,7 +18,7 @@ use testflinger_agent::local::{Era, Exchange};
 
 const FRAGMENTS: &str = "/v1/result/*/log/output";
 const TEXTS: &str = "/v1/result/*/output";
-const OLD: [Era; 3] = [Era::Y2022, Era::Y2023, Era::Y2025];
+const OLD: [Era; 4] = [Era::Y2022, Era::Y2023, Era::Y2024, Era::Y2025];
 const SAID: &str = "the server is of before 2025-12";
 const INTERRUPTED: &str = "\nERROR: The agent was interrupted in the middle of this phase.\n";
 
@@ -111,6 +111,7 @@ fn whole_jobs_work_with_servers_of_all_times() {
                  echo x > artifacts/x; exit 3",
             )
             .command("cleanup", "echo cleaned")
+            .set("identifier", "a board")
             .set("advertised_queues", "{lab: a lab}")
             .set("advertised_images", "{lab: {image: url}}");
         let data = r#""provision_data": {"url": "x"}, "test_data": {"test_cmds": "x"}"#;
@@ -157,6 +158,13 @@ fn whole_jobs_work_with_servers_of_all_times() {
             agent.log()
         );
         assert_eq!(lacks("agent data"), is_older(Era::Y2023), "{}", agent.log());
+        let little = usize::from(era == Era::Y2024);
+        assert_eq!(lacks("comments of agents"), little, "{}", agent.log());
+        assert_eq!(lacks("descriptions of agents"), little, "{}", agent.log());
+        let known = lab.server.view(|view| view.agent("lab-agent"));
+        let known = known.map(|known| (known.state, known.queues));
+        let is_known = (era > Era::Y2022).then(|| ("waiting".into(), vec!["lab".into()]));
+        assert_eq!(known, is_known, "{era:?}");
         assert_eq!(said(&agent, "cannot"), 0, "{}", agent.log());
         assert_eq!(said(&agent, "WARNING"), 0, "{}", agent.log());
     }

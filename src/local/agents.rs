@@ -189,8 +189,13 @@ fn push<T>(list: &mut VecDeque<T>, item: T) {
 
 /// `POST /v1/agents/data/<name>`
 pub(super) fn post_data(call: &mut Call<'_, '_, '_>) -> Outcome {
+    post_known(AGENT, call)
+}
+
+/// The same where the server knows these fields.
+pub(super) fn post_known(fields: &'static [Field], call: &mut Call<'_, '_, '_>) -> Outcome {
     let text = call.json()?;
-    let values = check(AGENT, &text)?;
+    let values = check(fields, &text)?;
     let now = iso8601(Now::read().wall);
     let name = call.name.as_str();
     call.shared

@@ -22,7 +22,9 @@ pub enum Era {
     Y2022,
     /// 2023: agents are posted and not read, results are whatever is posted.
     Y2023,
-    /// The last one before 2025-12: what is posted keeps rules.
+    /// The beginning of 2024: what is posted keeps rules, and of agents little is known.
+    Y2024,
+    /// The last one before 2025-12.
     Y2025,
     /// Logs in fragments, and agents with tokens.
     #[default]
@@ -37,7 +39,7 @@ const DOCUMENT: usize = 16 * 1024 * 1024;
 
 /// Since when there is what has not always been there.
 const SINCE: &[(&str, &str, Era)] = &[
-    ("GET", "v1", Era::Y2025),
+    ("GET", "v1", Era::Y2024),
     ("POST", "v1/oauth2/refresh", Era::Y2025),
     ("GET", "v1/agents/data/*", Era::Y2025),
     ("POST", "v1/agents/provision_logs/*", Era::Y2025),
@@ -83,6 +85,15 @@ const GONE: &[(Era, Route)] = &[
         Era::Y2025,
         route("GET", "v1/result/*/serial_output", Open, get_serial),
     ),
+];
+
+/// What was known of an agent at first.
+const AGENT: &[Field] = &[
+    may("job_id", Rule::Text),
+    may("location", Rule::Text),
+    may("log", Rule::Texts),
+    may("queues", Rule::Texts),
+    may("state", Rule::Text),
 ];
 
 /// What a result may hold since 2023-12.
@@ -184,8 +195,11 @@ pub(super) fn document(state: &State, job_id: &str) -> Option<String> {
 
 /// `POST /v1/agents/data/<name>`
 fn post_agent(call: &mut Call<'_, '_, '_>) -> Outcome {
-    // Stricter than it was: any object was taken.
-    agents::post_data(call)?;
+    match call.shared.look(|state| state.era) {
+        Era::Y2024 => agents::post_known(AGENT, call)?,
+        // Stricter than it was in 2023: any object was taken.
+        _ => agents::post_data(call)?,
+    };
     Ok(Reply::ok())
 }
 
@@ -207,7 +221,7 @@ fn take_job(call: &mut Call<'_, '_, '_>) -> Outcome {
 fn post_result(call: &mut Call<'_, '_, '_>) -> Outcome {
     let text = call.json()?;
     call.proper_id()?;
-    if call.shared.look(|state| state.era) >= Era::Y2025 {
+    if call.shared.look(|state| state.era) >= Era::Y2024 {
         check(RESULT, &text)?;
         if text.len() >= DOCUMENT {
             return Ok(Reply::abort(413, "Payload too large"));
@@ -308,19 +322,20 @@ mod tests {
             routes.any(|route| route.endpoint() == (method, path))
         };
         let since = |method: &str, path: &str| {
-            let eras = [Era::Y2022, Era::Y2023, Era::Y2025, Era::Today];
+            let eras = [Era::Y2022, Era::Y2023, Era::Y2024, Era::Y2025, Era::Today];
             eras.map(|era| has(era, method, path))
         };
         let output = since("POST", "v1/result/*/output");
-        assert_eq!(output, [true, true, true, false]);
+        assert_eq!(output, [true, true, true, true, false]);
         let serial = since("POST", "v1/result/*/serial_output");
-        assert_eq!(serial, [false, false, true, false]);
+        assert_eq!(serial, [false, false, false, true, false]);
         let fragments = since("POST", "v1/result/*/log/output");
-        assert_eq!(fragments, [false, false, false, true]);
+        assert_eq!(fragments, [false, false, false, false, true]);
         let agent = since("POST", "v1/agents/data/*");
-        assert_eq!(agent, [false, true, true, true]);
-        assert_eq!(since("GET", "v1/agents/data/*"), [false, false, true, true]);
-        assert_eq!(since("GET", "v1/job"), [true; 4]);
+        assert_eq!(agent, [false, true, true, true, true]);
+        let told = since("GET", "v1/agents/data/*");
+        assert_eq!(told, [false, false, false, true, true]);
+        assert_eq!(since("GET", "v1/job"), [true; 5]);
         assert_eq!(Era::Today.routes(ROUTES).count(), ROUTES.len());
         for (method, path, _) in SINCE {
             assert!(has(Era::Today, method, path), "{method} {path}");

@@ -19,6 +19,16 @@ const LARGEST_ANSWER: u64 = 16 << 20;
 /// An upload may take as long as this with the token that it began with.
 const UPLOAD_TOKEN: Duration = Duration::from_secs(300);
 
+/// What servers of before 2025-06 refuse to hear of an agent, and what older ones of
+/// 2023-12 and later do, with what to call it.
+const NEWER: [(&[&str], &str); 2] = [
+    (&["comment"], "comments of agents"),
+    (
+        &["comment", "provision_type", "identifier"],
+        "descriptions of agents",
+    ),
+];
+
 /// What of a job is asked again and again.
 const SEE_CANCELLED: &str = "see whether the job was cancelled";
 
@@ -67,17 +77,32 @@ impl Api {
         Ok(data)
     }
 
-    /// `POST /v1/agents/data/<name>`.
-    pub(super) fn post_agent(&self, data: Object) -> Result<(), Failure> {
+    /// `POST /v1/agents/data/<name>`, with as much of it as the server takes; false where the server has no agents.
+    pub(super) fn post_agent(&self, data: Object) -> Result<bool, Failure> {
         let data = data.finish();
-        let state = Json::parse(&data)
-            .ok()
-            .and_then(|data| data.get("state")?.string());
-        let body = Outgoing::Json(data);
+        let json = Json::parse(&data).ok();
+        let state = json.and_then(|data| data.get("state")?.string());
         let action = "post this agent's data";
-        let reply = self.call(action, "POST", &self.agent_path(), body);
-        let Some(reply) = self.if_there("agent data", reply)? else {
-            return Ok(());
+        let post = |data: String| {
+            let reply = self.call(action, "POST", &self.agent_path(), Outgoing::Json(data));
+            self.if_there("agent data", reply)
+        };
+        let mut reply = post(data.clone());
+        for (newer, of_them) in NEWER {
+            if let Err(Failure::Refused {
+                status: 422, cause, ..
+            }) = &reply
+                && let Some(less) = json.and_then(|data| without(data, newer))
+            {
+                let cause = cause.clone();
+                reply = post(less);
+                if reply.is_ok() {
+                    self.common.era.is_missing(of_them, &cause);
+                }
+            }
+        }
+        let Some(reply) = reply? else {
+            return Ok(false);
         };
         let cookie = reply
             .header("set-cookie")
@@ -95,7 +120,7 @@ impl Api {
         if let Some(state) = state {
             self.common.metrics.points.push(&state, None);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `POST /v1/agents/queues` and `POST /v1/agents/images`.
@@ -447,6 +472,20 @@ pub(super) fn percent(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// An object without some of its members; `None` when it has none of them.
+fn without(object: Json<'_>, names: &[&str]) -> Option<String> {
+    let is_kept = |name: &str| !names.contains(&name);
+    let mut less = Object::new();
+    let mut is_less = false;
+    for (name, value) in object.members() {
+        match is_kept(&name) {
+            true => less.json(&name, value),
+            false => is_less = true,
+        }
+    }
+    is_less.then(|| less.finish())
 }
 
 #[cfg(test)]

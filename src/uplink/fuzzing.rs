@@ -46,7 +46,7 @@ pub fn ask(endpoint: u8, server: &str, token_file: &Path, workspace: &Path) -> R
     // What the agent would go on with is looked at as well.
     let result = match endpoint % ENDPOINTS {
         0 => api.agent_data().map(|data| drop(format!("{data:?}"))),
-        1 => api.post_agent(text("state")),
+        1 => api.post_agent(text("state")).map(drop),
         2 => api.advertise("queues", "{}"),
         3 => api.take_job(&["q".to_owned()]).map(|document| {
             let _ = document.map(crate::job::Job::parse);

@@ -317,7 +317,7 @@ impl LiveJob {
         data.string("state", "offline");
         data.string("comment", comment);
         match api.post_agent(data) {
-            Ok(()) => tell(Event::OfflineTold),
+            Ok(_) => tell(Event::OfflineTold),
             Err(Failure::Refused { .. }) => {}
             Err(failure) => return Err(failure),
         }
@@ -368,7 +368,7 @@ impl LiveJob {
 
     /// A refused post is as good as done: it would be refused again.
     fn post_agent(&self, api: &Api, data: Object) -> Result<(), Failure> {
-        match api.post_agent(data) {
+        match api.post_agent(data).map(drop) {
             Err(Failure::Refused { cause, .. }) => {
                 crate::warning!("cannot post this agent's state: {cause}; going on without");
                 Ok(())

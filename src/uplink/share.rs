@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Between two posts.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// After one that was refused: perhaps by whoever stood before the server for a moment.
+const AFTER_REFUSAL: Duration = Duration::from_secs(600);
 
 /// When that was done.
 #[derive(Debug, Default)]
@@ -20,7 +22,11 @@ pub(super) struct Sharing {
 impl Sharing {
     /// Does it, if it is time to and there is something to tell.
     pub(super) fn go_on(&mut self, api: &Api, now: Instant) {
-        let is_due = |last| now.saturating_duration_since(last) >= INTERVAL;
+        let interval = match self.is_refused {
+            true => AFTER_REFUSAL,
+            false => INTERVAL,
+        };
+        let is_due = |last| now.saturating_duration_since(last) >= interval;
         if self.last.is_none_or(is_due) {
             self.tell(api, now);
         }
@@ -35,9 +41,6 @@ impl Sharing {
     }
 
     fn tell(&mut self, api: &Api, now: Instant) {
-        if self.is_refused {
-            return;
-        }
         let lines = log::take_unshared();
         if lines.is_empty() {
             return;
@@ -46,12 +49,19 @@ impl Sharing {
         let mut body = Object::new();
         body.strings("log", &lines);
         match api.post_agent(body) {
-            Ok(()) => {}
+            Ok(true) => self.is_refused = false,
             Err(Failure::Refused { cause, .. }) => {
-                info!("the server does not take this agent's warnings: {cause}");
-                self.is_refused = true;
+                if !std::mem::replace(&mut self.is_refused, true) {
+                    info!(
+                        "the server does not take this agent's warnings: {cause}; trying again \
+                         every {} minutes",
+                        AFTER_REFUSAL.as_secs() / 60
+                    );
+                }
+                log::put_back_unshared(lines);
             }
-            Err(_) => log::put_back_unshared(lines),
+            // That there is no such place is said already.
+            Ok(false) | Err(_) => log::put_back_unshared(lines),
         }
     }
 }
