@@ -9,7 +9,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use support::gate::Gate;
-use support::lab::{Agent, Lab, Scratch, wait_for_file, wait_until};
+use support::lab::{Agent, Lab, Scratch, quoted, wait_for_file, wait_until};
 use support::means::is_native;
 use support::program::run;
 use testflinger_agent::job::Phase;
@@ -219,6 +219,37 @@ fn row_38_what_a_job_names_by_a_secret_is_said_without_it() {
     let warning = format!("WARNING: artifacts: \\\"artifacts/{MASK}\\\" was left out");
     assert!(told.contains(&warning), "{told}");
     assert!(!told.contains(SECRET), "{told}");
+}
+
+/// The kernel shortens the names of programs, and the agent quotes those of files.
+#[test]
+fn row_38_a_secret_that_is_shortened_or_quoted_in_a_name_is_said_without_it() {
+    let (long, accent, escape) = (
+        "supersecretpassword-0123",
+        "pa\u{308}sswo\u{308}rd-geheim",
+        "tok\u{1b}en-geheim",
+    );
+    let lab = Lab::new().set("polling_interval", "60").command(
+        "test",
+        "mkdir artifacts && mkfifo \"artifacts/$B\" \"artifacts/$C\"\n\
+         cp \"$(command -v sleep)\" \"./$A\" && { setsid \"./$A\" 1000 & }",
+    );
+    let [a, b, c] = [long, accent, escape].map(quoted);
+    let job = lab.submit(&format!(
+        r#""test_data": {{"test_cmds": "x", "secrets": {{"A": {a}, "B": {b}, "C": {c}}}}}"#
+    ));
+    let mut agent = lab.agent();
+    lab.wait_until_complete(&job);
+    agent.wait_for_log("was left out: it is a FIFO");
+    if is_native("processes have the emulator's name") {
+        agent.wait_for_log("left behind, and ended now: **");
+    }
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+    let told = told(&lab, &agent);
+    for part in ["supersecret", "ssw", "geheim"] {
+        assert!(!told.contains(part), "{told}");
+    }
 }
 
 #[test]

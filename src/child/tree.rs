@@ -39,13 +39,28 @@ impl Process {
     /// its id.
     #[must_use]
     pub fn name(&self) -> String {
-        let name = fs::read(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
-        format!(
-            "{} ({})",
-            String::from_utf8_lossy(name.trim_ascii_end()),
-            self.pid
-        )
+        let read = |what: &str| fs::read(format!("/proc/{}/{what}", self.pid)).unwrap_or_default();
+        let (name, command_line) = (read("comm"), read("cmdline"));
+        let name = whole_name(name.trim_ascii_end(), &command_line);
+        format!("{} ({})", String::from_utf8_lossy(name), self.pid)
     }
+}
+
+/// The kernel keeps so many bytes of a name (proc_pid_comm(5)).
+const NAME: usize = 15;
+
+/// A name of which the kernel may have kept the beginning only, whole: half a secret
+/// is not known for one. Where the command line does not tell, there is none.
+fn whole_name<'a>(name: &'a [u8], command_line: &'a [u8]) -> &'a [u8] {
+    if name.len() < NAME {
+        return name;
+    }
+    let mut words = command_line.split(|byte| *byte == 0);
+    let whole = words.find_map(|word| {
+        let file = word.rsplit(|byte| *byte == b'/').next()?;
+        file.starts_with(name).then_some(file)
+    });
+    whole.unwrap_or(b"a program")
 }
 
 /// The first process of a command, which leads its session.

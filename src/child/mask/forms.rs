@@ -10,7 +10,7 @@ const SHORTEST_LINE: usize = 8;
 const SHORTEST_IN_BASE64: usize = 8;
 
 /// What is looked for besides the secret itself: with the line ends of a terminal
-/// or without them, its lines, as JSON and Python write it, its base64. A line end at
+/// or without them, its lines, as JSON, Python and Rust write it, its base64. A line end at
 /// its end belongs to the file that it comes from, and the shell leaves it away.
 pub(super) fn others(secret: &str) -> Vec<String> {
     let mut forms = forms_of(secret);
@@ -38,6 +38,14 @@ fn forms_of(secret: &str) -> Vec<String> {
     forms.push(ascii(&json));
     forms.push(json);
     forms.push(repr(secret));
+    // As this agent quotes the names of files and programs.
+    let quoted = format!("{secret:?}");
+    forms.extend(
+        quoted
+            .strip_prefix('"')
+            .and_then(|quoted| quoted.strip_suffix('"'))
+            .map(str::to_owned),
+    );
     if secret.len() >= SHORTEST_IN_BASE64 {
         for before in 0..3 {
             let form = base64(secret.as_bytes(), before);
@@ -126,7 +134,7 @@ mod tests {
         assert_eq!(forms[0], "short\r\n123456789\r\nzwölfte");
         assert_eq!(forms[1], "123456789");
         assert_eq!(forms[2], "short\n123456789\nzwölfte");
-        assert_eq!(forms.len(), 3 + 3 + 6);
+        assert_eq!(forms.len(), 3 + 4 + 6);
     }
 
     #[test]
@@ -162,6 +170,7 @@ mod tests {
         let forms = others("a\"é🦀\n");
         assert!(forms.contains(&"a\\\"\\u00e9\\ud83e\\udd80\\n".to_owned()));
         assert!(forms.contains(&"a\\\"é🦀\\n".to_owned()));
-        assert_eq!(others("seven77"), ["seven77"; 3], "nothing new");
+        assert!(others("pa\u{308}ss\u{1b}").contains(&"pa\\u{308}ss\\u{1b}".to_owned()));
+        assert_eq!(others("seven77"), ["seven77"; 4], "nothing new");
     }
 }
