@@ -11,13 +11,13 @@ mod names;
 mod records;
 
 use crate::sys::User;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use names::{harmless, plain, plain_target};
 use records::{extensions, long_name, record};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
@@ -109,6 +109,34 @@ impl Read for Source<'_> {
     }
 }
 
+/// The members of a gzip, one after the other (RFC 1952, section 2.2). What follows and
+/// is none belongs to nobody, as for gzip(1).
+struct Members<R>(Option<GzDecoder<BufReader<R>>>);
+
+impl<R: Read> Members<R> {
+    fn of(source: R) -> Members<R> {
+        Members(Some(GzDecoder::new(BufReader::new(source))))
+    }
+}
+
+impl<R: Read> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        const MAGIC: u8 = 0x1f;
+        while let Some(member) = &mut self.0 {
+            let length = member.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            let rest = self.0.take().map(GzDecoder::into_inner);
+            self.0 = rest.and_then(|mut rest| match rest.fill_buf() {
+                Ok(bytes) if bytes.first() == Some(&MAGIC) => Some(GzDecoder::new(rest)),
+                _ => None,
+            });
+        }
+        Ok(0)
+    }
+}
+
 /// Counts the zeros at the end of what has been read.
 struct Zeros<R> {
     reader: R,
@@ -147,7 +175,7 @@ struct Unpacker<'a> {
 impl Unpacker<'_> {
     fn all(&mut self, source: &mut Source<'_>) -> Result<(), Fault> {
         let mut archive = Archive::new(Zeros {
-            reader: GzDecoder::new(source),
+            reader: Members::of(source),
             zeros: 0,
         });
         let broken = |error: io::Error| Fault::Archive(format!("it is broken: {error}"));

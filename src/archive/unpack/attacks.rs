@@ -327,3 +327,23 @@ fn what_fails_at_its_source_is_not_the_archive_s_fault() {
         Err(Fault::Source(error)) if error.kind() == io::ErrorKind::ConnectionReset
     ));
 }
+
+/// Several gzips one after the other are one (RFC 1952, section 2.2); what is none does
+/// not matter.
+#[test]
+fn a_gzip_of_several_members_is_one_archive() {
+    let mut tar = [file("test/a", "first"), file("test/b", "second")].concat();
+    tar.resize(tar.len() + 1_024, 0);
+    let (one, other) = tar.split_at(700);
+    let mut archive = [gzipped(one), gzipped(other)].concat();
+    for _ in 0..2 {
+        let (scratch, result) = unpacked(&archive);
+        result.unwrap();
+        let read = |name: &str| fs::read_to_string(scratch.path("in").join(name)).unwrap();
+        assert_eq!(
+            (read("test/a"), read("test/b")),
+            ("first".into(), "second".into())
+        );
+        archive.extend_from_slice(b"garbage");
+    }
+}
