@@ -139,6 +139,30 @@ fn tls_goes_through_a_proxy_to_the_server_itself() {
     assert!(!seen.is_empty() && seen.iter().all(is_right), "{seen:?}");
 }
 
+/// It is TLS as far as the proxy, whatever the server speaks.
+#[test]
+fn a_job_comes_and_goes_through_a_proxy_that_speaks_tls() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"], NOW);
+    let lab = lab();
+    let tunnel = Tunnel::to(lab.server.address(), None);
+    let terminator = Terminator::start(tunnel.address, server(&identity, None));
+    let port = terminator.url().rsplit_once(':').unwrap().1.to_owned();
+    let ca = lab.scratch.path("ca.pem");
+    std::fs::write(&ca, &authority.certificate).unwrap();
+    let lab = lab
+        .behind("http://testflinger.example:8000")
+        .set("ca_certificate", &quoted(ca.to_str().unwrap()))
+        .environment(
+            "http_proxy",
+            &format!("https://lab:secret@localhost:{port}"),
+        )
+        // Which has no certificates of its own.
+        .environment("INFLUX_HOST", "influx.example");
+    do_a_job(&lab);
+    assert!(!tunnel.seen().is_empty());
+}
+
 #[test]
 fn a_proxy_that_does_not_lead_there_is_named_and_tried_again() {
     let lab = lab();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Request, Response, header};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector};
-use ureq::{Agent, Body, SendBody, Timeout};
+use ureq::{Agent, Body, Proxy, ProxyProtocol, SendBody, Timeout};
 
 /// A connection has two of them, with TLS four, in bytes; the head of an answer has
 /// half of one.
@@ -121,11 +121,12 @@ impl Http {
     }
 
     fn with(server: &str, files: &TlsFiles, limits: Limits) -> Result<Http, String> {
-        let tls = match server.starts_with("https:") {
+        let proxy = proxy::of(server, |name| std::env::var(name).ok())?;
+        let is_secure = |proxy: &Proxy| proxy.protocol() == ProxyProtocol::Https;
+        let tls = match server.starts_with("https:") || proxy.as_ref().is_some_and(is_secure) {
             true => Some(Tls::new(files)?),
             false => None,
         };
-        let proxy = proxy::of(server, |name| std::env::var(name).ok())?;
         let builder = || {
             let builder = Agent::config_builder()
                 .http_status_as_error(false)

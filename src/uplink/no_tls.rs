@@ -14,8 +14,8 @@ impl Tls {
     /// Always.
     pub(super) fn new(_: &TlsFiles) -> Result<Tls, String> {
         Err(
-            "this program was built without TLS: set server_address to an http:// one, or use a \
-             build with the feature `tls`"
+            "this program was built without TLS: server_address and a proxy have to be http:// \
+             ones, or use a build with the feature `tls`"
                 .into(),
         )
     }
