@@ -317,6 +317,24 @@ fn a_webhook_that_hangs_is_in_nobody_s_way() {
     drop(agent);
 }
 
+/// Each takes as long as somebody else's server likes.
+#[test]
+fn webhooks_that_hang_take_few_threads() {
+    const JOBS: usize = 12;
+    let lab = Lab::new().with_proxy().command("test", "echo tested");
+    lab.proxy().on("POST", EVENTS, 1_000, Fault::Hang);
+    let agent = lab.agent();
+    let tasks = format!("/proc/{}/task", agent.pid());
+    for _ in 0..JOBS {
+        let job = lab.submit(&format!(r#"{HOOK}, "test_data": {{"test_cmds": "x"}}"#));
+        lab.wait_until_complete(&job);
+    }
+    let names = std::fs::read_dir(tasks).unwrap().flatten();
+    let names = names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    assert_eq!(names.filter(|name| name == "webhook\n").count(), 8);
+    agent.wait_for_log("hears nothing: 8 others have not answered yet");
+}
+
 #[test]
 fn how_provision_ended_is_counted_once() {
     let lab = Lab::new().with_proxy().command("provision", "exit 7");

@@ -157,7 +157,7 @@ fn tell_webhook(delivery: &mut Delivery, api: &Api) {
         return;
     }
     if let Some(webhook) = delivery.record.job().and_then(|job| job.webhook) {
-        let mut telling = Telling::new(webhook, &api.common.agent_id);
+        let mut telling = Telling::new(webhook, &api.common.agent_id, &delivery.progress.job_id);
         telling.tell(&delivery.progress, &api.common);
         telling.finish(WEBHOOK_PATIENCE);
     }

@@ -8,7 +8,7 @@ use super::upload::Lengths;
 use super::{Settings, TlsFiles};
 use crate::metrics::Metrics;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// See [`Common::is_agent_forgotten`].
 const DOUBTS: u32 = 3;
@@ -26,6 +26,8 @@ pub(super) struct Common {
     pub(super) cookie: Mutex<Option<String>>,
     pub(super) lengths: Lengths,
     pub(super) metrics: Metrics,
+    /// How many threads tell webhooks.
+    pub(super) tellings: AtomicUsize,
     /// How many answers were what they should be.
     understood: AtomicU64,
     /// How often in a row the server may still say that it does not know the agent, before
@@ -60,6 +62,7 @@ impl Common {
             cookie: Mutex::new(cookie),
             lengths: Lengths::default(),
             metrics,
+            tellings: AtomicUsize::new(0),
             understood: AtomicU64::new(0),
             doubts: AtomicU32::new(0),
         }

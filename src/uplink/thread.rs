@@ -105,7 +105,8 @@ impl Thread {
             }
             Command::Job(delivery, webhook) => {
                 let agent_id = &self.api.common.agent_id;
-                self.telling = webhook.map(|webhook| Telling::new(webhook, agent_id));
+                let job_id = &delivery.progress.job_id;
+                self.telling = webhook.map(|webhook| Telling::new(webhook, agent_id, job_id));
                 // An earlier life may have ended before it could tell of them.
                 if let Some(telling) = &mut self.telling
                     && !delivery.progress.events.is_empty()

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use crate::job::{JobEvent, Progress, Record, Webhook};
 use crate::json::Object;
 use crate::warning;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ const ACTION: &str = "tell a job's webhook";
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After the end of the job, so many are made: nobody waits for them.
 const LAST_ATTEMPTS: u32 = 5;
+/// So many webhooks are told at a time, one thread each: they take as long to answer as
+/// they like.
+const AT_A_TIME: usize = 8;
 
 /// The events of one job, on their way. What has not been sent when this is dropped
 /// is still tried for a while.
@@ -26,6 +30,7 @@ const LAST_ATTEMPTS: u32 = 5;
 pub(super) struct Telling {
     webhook: Webhook,
     agent_id: String,
+    job_id: String,
     state: Arc<State>,
     has_thread: bool,
 }
@@ -66,10 +71,11 @@ impl State {
 }
 
 impl Telling {
-    pub(super) fn new(webhook: Webhook, agent_id: &str) -> Telling {
+    pub(super) fn new(webhook: Webhook, agent_id: &str, job_id: &str) -> Telling {
         Telling {
             webhook,
             agent_id: agent_id.to_owned(),
+            job_id: job_id.to_owned(),
             state: Arc::default(),
             has_thread: false,
         }
@@ -79,9 +85,11 @@ impl Telling {
     pub(super) fn tell(&mut self, progress: &Progress, common: &Arc<Common>) {
         self.state.lock().body = Some(self.body(&progress.events));
         self.state.changed.notify_all();
-        if !self.has_thread {
+        if !self.has_thread
+            && let Some(slot) = Slot::take(common)
+        {
             self.has_thread = true;
-            self.start(&progress.job_id, common);
+            self.start(slot);
         }
     }
 
@@ -101,15 +109,17 @@ impl Telling {
         body.finish()
     }
 
-    fn start(&self, job_id: &str, common: &Arc<Common>) {
-        let (state, common) = (Arc::clone(&self.state), Arc::clone(common));
+    fn start(&self, slot: Slot) {
+        let state = Arc::clone(&self.state);
+        let job_id = &self.job_id;
         let path = format!("/v1/job/{}/events", percent(job_id));
         let thread = thread::Builder::new().name("webhook".into());
         let started = thread.spawn(move || {
             super::leave_signals_to_the_agent();
-            if let Ok(api) = Api::new(common) {
+            if let Ok(api) = Api::new(Arc::clone(&slot.0)) {
                 work(&api, &path, &state);
             }
+            drop(slot);
             loop {
                 let mut post = state.lock();
                 let Some((record, agent_id)) = post.closing.take() else {
@@ -157,8 +167,34 @@ impl Telling {
 
 impl Drop for Telling {
     fn drop(&mut self) {
-        self.state.lock().is_last = true;
+        let mut post = self.state.lock();
+        post.is_last = true;
         self.state.changed.notify_all();
+        if !self.has_thread && post.body.is_some() {
+            warning!(
+                "the webhook of job {} hears nothing: {AT_A_TIME} others have not answered yet",
+                self.job_id
+            );
+        }
+    }
+}
+
+/// The right to tell a webhook, as long as it is there.
+struct Slot(Arc<Common>);
+
+impl Slot {
+    fn take(common: &Arc<Common>) -> Option<Slot> {
+        let more = |count: usize| (count < AT_A_TIME).then_some(count + 1);
+        let taken = common
+            .tellings
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Slot(Arc::clone(common)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.tellings.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
