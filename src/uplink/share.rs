@@ -65,3 +65,42 @@ impl Sharing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::{Options, Server};
+    use crate::log::Level;
+    use crate::uplink::api::tests::api_of;
+
+    /// Whoever stood before the server for a moment took them for his.
+    #[test]
+    fn what_was_refused_is_told_later() {
+        let directory = std::env::temp_dir().join(format!("tfa-share-{}", std::process::id()));
+        let server = Server::start(Options {
+            directory: directory.join("server"),
+            ..Options::default()
+        })
+        .unwrap();
+        let api = api_of(&server, &directory);
+        log::share();
+        let is_warning = |line: &String| line.ends_with(": a warning");
+        let is_known = || {
+            server
+                .agent("a")
+                .is_some_and(|agent| agent.log.iter().any(is_warning))
+        };
+        let (mut sharing, mut now) = (Sharing::default(), Instant::now());
+        log::write(Level::Warning, "share", format_args!("a warning"));
+        for status in [400, 404] {
+            server.answer("POST", "/v1/agents/data/*", 1, status, "{}");
+            sharing.go_on(&api, now);
+            assert!(!is_known());
+            now += AFTER_REFUSAL;
+        }
+        sharing.go_on(&api, now);
+        assert!(is_known());
+        drop(server);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}
