@@ -298,3 +298,19 @@ fn a_crowd_of_orphans_and_changes_postpones_no_limit() {
     assert!(body.starts_with("begun\n"), "{body}");
     assert!(body.contains("Global timeout reached! (2s)"), "{body}");
 }
+
+#[test]
+fn a_limit_of_what_a_file_may_have_is_a_disk_that_is_full() {
+    const FLOOD: usize = 300_000;
+    let lab = Lab::new().command("test", &fixture_command(&format!("flood {FLOOD}")));
+    let job = lab.submit_test();
+    let mut agent = lab.agent_under(&["prlimit", "--fsize=100000:"], &lab.agent_id);
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "test"), Some(0), "{}", agent.log());
+    let body = lab.body(&job, Phase::Test);
+    assert!(body.len() < FLOOD, "{}", body.len());
+    let said = "bytes of the output of phase test of job";
+    assert!(agent.log().contains(said), "{}", agent.log());
+    agent.signal("TERM");
+    assert_eq!(agent.wait(), 0);
+}

@@ -51,7 +51,8 @@ pub struct Signals {
 impl Signals {
     /// Catches the signals of [`Signal`] for the rest of the process's life.
     /// SIGHUP stays ignored where it was (nohup). None of them stays blocked,
-    /// whatever was inherited: who started the agent must be able to stop it.
+    /// whatever was inherited: who started the agent must be able to stop it. A file
+    /// that grows beyond a limit (RLIMIT_FSIZE) is an error, as a full disk is.
     ///
     /// # Errors
     /// When there is no descriptor left for the pipe.
@@ -61,6 +62,8 @@ impl Signals {
         PIPE.store(write.as_raw_fd(), Ordering::Relaxed);
         // SAFETY: getpid cannot fail and touches no memory.
         OWNER.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+        // SAFETY: to ignore a signal touches no memory. Commands have the default.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         for number in [
             libc::SIGTERM,
             libc::SIGINT,
