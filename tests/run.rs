@@ -11,7 +11,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::gate::Gate;
-use support::lab::{Scratch, is_alive, numbers, signal, wait_for_file};
+use support::lab::{Scratch, is_alive, numbers, program, signal, wait_for_file};
+use support::means::with_mounts;
 use support::program::{Ended, Program, run};
 use testflinger_agent::json::Json;
 
@@ -306,4 +307,30 @@ fn what_a_job_file_is_given_wrongly_is_named() {
         assert_eq!(ended.status, 2, "{ended:?}");
         assert!(ended.stderr.contains(why), "{ended:?}");
     }
+}
+
+#[test]
+fn a_temporary_directory_that_is_full_is_named() {
+    let scratch = Scratch::new();
+    let tmp = scratch.path("tmp");
+    let tmp = tmp.display();
+    let mounted = with_mounts(&format!(
+        "mkdir -p '{tmp}' && mount -t tmpfs -o mode=1777,size=2m none '{tmp}'"
+    ));
+    let Some(words) = mounted else {
+        return;
+    };
+    let job = "test_data:\n  test_cmds: mkdir artifacts; head -c 3000000 /dev/zero > artifacts/x\n";
+    write(&scratch, "job.yaml", job);
+    let ended = std::process::Command::new(&words[0])
+        .args(&words[1..])
+        .args(program())
+        .args(["run", "job.yaml"])
+        .env("TMPDIR", scratch.path("tmp"))
+        .current_dir(scratch.path(""))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    println!("{said}");
+    assert!(!said.contains("was not given to this agent"), "{said}");
 }

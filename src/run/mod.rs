@@ -130,10 +130,16 @@ pub fn run(
     results.take(&server)?;
     let _ = io::stderr().write_all(results.summary(&server).as_bytes());
     if end != End::Stopped && server.job_state(&id).as_deref() != Some("complete") {
-        return Err(Error::Missing(
-            "the job was not given to this agent: does it exclude it, or wait for attachments?"
-                .into(),
-        ));
+        let reason = match server.status(&id).is_empty() {
+            true => "the job was not given to this agent: does it exclude it, or wait for \
+                     attachments?"
+                .to_owned(),
+            false => format!(
+                "the results are not complete: is {} full?",
+                std::env::temp_dir().display()
+            ),
+        };
+        return Err(Error::Missing(reason));
     }
     Ok(match end {
         End::Stopped => Outcome::Interrupted,
