@@ -336,3 +336,28 @@ fn an_idle_agent_writes_nothing() {
     wait_for_cycles(4);
     assert_eq!(everything(), before);
 }
+
+/// The document, which has the job's secrets, is in nobody's way afterwards.
+#[test]
+fn row_18_a_workspace_that_has_no_room_is_gone_with_its_job() {
+    let lab = Lab::new().command("test", "echo tested");
+    let run = lab.scratch.path("run");
+    let run = run.display();
+    let mounted = with_mounts(&format!(
+        "mkdir '{run}' && mount -t tmpfs -o mode=700,size=4m none '{run}'"
+    ));
+    let Some(words) = mounted else {
+        return;
+    };
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let large = "x".repeat(5_000_000);
+    let job = lab.submit(&format!(r#""test_data": {{"test_cmds": "{large}"}}"#));
+    let agent = lab.agent_under(&words, &lab.agent_id);
+    lab.wait_until_complete(&job);
+    let setup = lab.body(&job, Phase::Setup);
+    assert!(setup.contains("cannot make a workspace"), "{setup}");
+    beside(agent.pid(), &format!("test -z \"$(ls -A '{run}')\""));
+    let next = lab.submit_test();
+    lab.wait_until_complete(&next);
+    assert_eq!(lab.body(&next, Phase::Test), "tested\n", "{}", agent.log());
+}

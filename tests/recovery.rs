@@ -126,6 +126,57 @@ fn row_33_a_cleanup_that_was_cut_short_runs_again() {
     assert!(output.ends_with("*\ncleaning\n"), "{output}");
 }
 
+/// As one that brings its whole board down.
+#[test]
+fn row_33_a_cleanup_that_ends_its_agent_each_time_is_not_run_for_ever() {
+    let lab = Lab::new();
+    let times = lab.scratch.path("times");
+    let cleanup = format!("echo x >> '{}'; kill -9 $PPID; sleep 1000", times.display());
+    let lab = lab
+        .command("test", "echo tested")
+        .command("cleanup", &cleanup);
+    let job = lab.submit_test();
+    for _ in 0..5 {
+        assert_eq!(lab.agent().wait(), 256 - 9);
+    }
+    let agent = lab.agent();
+    is_home(&lab, &job);
+    assert_eq!(lines(&times), 5, "{}", agent.log());
+    assert_eq!(lab.status(&job, "test"), Some(0));
+    assert_eq!(lab.status(&job, "cleanup"), Some(100));
+    let output = lab.body(&job, Phase::Cleanup);
+    let said = "ERROR: That has happened too often: it is not run again.\n";
+    assert!(output.ends_with(said), "{output}");
+}
+
+/// Its commands may print what is in the copy in its workspace.
+#[test]
+fn row_38_a_job_whose_document_is_lost_keeps_its_secrets() {
+    let lab = Lab::new();
+    let gate = Gate::new(&lab.scratch, "never");
+    let lab = lab
+        .command("test", &format!("echo begun; {}", gate.words()))
+        .command("cleanup", "cat testflinger.json");
+    let secret = "correct-horse-battery";
+    let job = lab.submit(&format!(
+        r#""test_data": {{"test_cmds": "x", "secrets": {{"KEY": "{secret}"}}}}"#
+    ));
+    let agent = lab.agent();
+    lab.wait_for_output(&job, Phase::Test, "begun\n");
+    kill(agent);
+    fs::remove_file(record(&lab, &job).join("job.json")).unwrap();
+    let agent = lab.agent();
+    is_home(&lab, &job);
+    let output = lab.body(&job, Phase::Cleanup);
+    assert!(output.contains("\"KEY\": \"**"), "{output}");
+    assert!(!output.contains(secret), "{output}");
+    assert!(
+        agent.log().contains("is lost from its record"),
+        "{}",
+        agent.log()
+    );
+}
+
 /// `execution_basedir` may be in memory, and gone after a power cut.
 #[test]
 fn row_34_a_job_whose_workspace_is_gone_comes_home() {

@@ -12,8 +12,11 @@ use crate::child::tree::{self, Tree};
 use crate::child::{Cgroup, OutputFile, Secrets};
 use crate::job::{Entry, Job, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
 use crate::metrics::State;
-use crate::{info, warning};
+use crate::{error, info, warning};
 use std::sync::Arc;
+
+/// A cleanup is run so often, if the agent ends in its middle each time.
+const MOST_CLEANUPS: u32 = 5;
 
 impl Agent {
     /// Takes up all of them, the oldest first.
@@ -32,9 +35,7 @@ impl Agent {
         self.say_status(&format!("job {id}: taking it up again"));
         self.events.telemetry.metrics.state(State::Busy);
         self.cancelled = false;
-        let document = record.document();
-        let job = document.and_then(|text| Job::parse(text).ok());
-        let job = job.unwrap_or_else(|| Job::unknown(&id));
+        let job = record.job().unwrap_or_else(|| self.without_document(&id));
         let secrets = Arc::new(Secrets::new(job.secrets.values()));
         work::conceal(&secrets);
         let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
@@ -74,7 +75,7 @@ impl Agent {
         };
         self.catch_up(&mut running, &progress.phases);
         match interrupted {
-            Some(phase) => self.say_interrupted(&mut running, phase),
+            Some(phase) => self.say_interrupted(&mut running, phase, progress.begun(phase)),
             None if progress.phases.is_empty() && !running.story.has_ended(Phase::Setup) => {
                 self.refuse(&mut running, "the agent ended before it could begin it");
             }
@@ -95,16 +96,44 @@ impl Agent {
         self.wind_up(running);
     }
 
+    /// A job whose document the disk has lost. Its commands may print what is in the
+    /// copy in its workspace; nothing else of that is believed, because it is theirs.
+    fn without_document(&self, id: &str) -> Job {
+        let mut job = Job::unknown(id);
+        let (basedir, owner) = (&self.config.execution_basedir, self.user.as_ref());
+        let copy = Workspace::of_an_earlier_life(basedir, &job, owner.cloned()).document();
+        let copy = copy.and_then(|text| Job::parse(text).ok());
+        warning!(
+            "the document of job {id} is lost from its record: it goes home without its webhook"
+        );
+        if let Some(copy) = copy.filter(|copy| copy.id == id) {
+            job.secrets = copy.secrets;
+        }
+        job
+    }
+
     /// The phase that was cut short ends with that. A cleanup runs again, and
-    /// then has the status of that.
-    fn say_interrupted(&mut self, running: &mut Running, phase: Phase) {
+    /// then has the status of that; but not for ever, as one that brings the whole board
+    /// down would.
+    fn say_interrupted(&mut self, running: &mut Running, phase: Phase, begun: u32) {
+        let gives_up = phase == Phase::Cleanup && begun >= MOST_CLEANUPS;
         let log = running.record.log(phase, LogType::Output);
         let limit = self.config.output_limit;
         if let Ok(mut file) = OutputFile::open(&log, None, limit, &running.secrets) {
             file.say("\nERROR: The agent was interrupted in the middle of this phase.\n");
+            if gives_up {
+                file.say("ERROR: That has happened too often: it is not run again.\n");
+            }
             self.uplink.output(phase, LogType::Output, file.length());
         }
-        if phase == Phase::Cleanup {
+        if gives_up {
+            error!(
+                "the cleanup of job {} has been cut short {begun} times, and is not run again: \
+                 the job goes home without",
+                running.job.id
+            );
+            self.ended(running, phase, NOT_RUN, false);
+        } else if phase == Phase::Cleanup {
             info!("the cleanup of job {} runs again", running.job.id);
         } else {
             self.ended(running, phase, NOT_RUN, false);

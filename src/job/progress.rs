@@ -68,6 +68,8 @@ pub struct Progress {
 pub struct PhaseProgress {
     /// The phase.
     pub phase: Phase,
+    /// How often it began.
+    pub begun: u32,
     /// Its exit status, when it is over.
     pub status: Option<i64>,
     /// How much of its logs the server has.
@@ -146,9 +148,13 @@ impl Progress {
         let again = self.phases.iter_mut().find(|known| known.phase == phase);
         match again {
             // A cleanup that was cut short: its log goes on.
-            Some(known) => (known.status, known.reported) = (None, false),
+            Some(known) => {
+                known.begun = known.begun.saturating_add(1);
+                (known.status, known.reported) = (None, false);
+            }
             None => self.phases.push(PhaseProgress {
                 phase,
+                begun: 1,
                 status: None,
                 logs: PerLog::default(),
                 reported: false,
@@ -210,6 +216,13 @@ impl Progress {
     pub fn interrupted(&self) -> Option<Phase> {
         let open = self.phases.iter().find(|phase| phase.status.is_none());
         open.map(|phase| phase.phase)
+    }
+
+    /// How often a phase began.
+    #[must_use]
+    pub fn begun(&self, phase: Phase) -> u32 {
+        let known = self.phases.iter().find(|known| known.phase == phase);
+        known.map_or(0, |known| known.begun)
     }
 
     fn with(&mut self, phase: Phase, change: impl FnOnce(&mut PhaseProgress)) {

@@ -21,7 +21,7 @@ pub(super) const DOCUMENT: &str = "job.json";
 /// No entry is longer, in bytes.
 const LONGEST_ENTRY: u64 = 1 << 20;
 /// No job is longer, in bytes: no answer is.
-const LONGEST_DOCUMENT: u64 = 16 << 20;
+pub(super) const LONGEST_DOCUMENT: u64 = 16 << 20;
 
 /// How the name of a record or of artifacts ends that are being removed.
 pub(super) const REMOVING: &str = ".removing";
@@ -46,15 +46,27 @@ pub struct Record {
     journal: Mutex<Journal>,
 }
 
-/// The file of a record's journal.
 #[derive(Debug)]
-enum Journal {
+struct Journal {
+    file: JournalFile,
+    /// Its last line may be torn: that must not swallow the next one.
+    is_torn: bool,
+}
+
+#[derive(Debug)]
+enum JournalFile {
     /// Held open, so that a job that runs needs no descriptor to go on.
     Open(File),
     /// Opened for each entry: a job that is over has few left.
     Closed,
     /// The disk did not take it: the job is known to this process only.
     Missing,
+}
+
+impl Journal {
+    fn new(file: JournalFile, is_torn: bool) -> Mutex<Journal> {
+        Mutex::new(Journal { file, is_torn })
+    }
 }
 
 impl Record {
@@ -110,7 +122,7 @@ impl Record {
         }
         Ok(Record {
             directory,
-            journal: Mutex::new(Journal::Open(journal)),
+            journal: Journal::new(JournalFile::Open(journal), false),
         })
     }
 
@@ -167,24 +179,13 @@ impl Record {
         Ok((!first).then_some(progress))
     }
 
-    /// Opens a record that is there, to be added to.
-    ///
-    /// # Errors
-    /// When it cannot be added to.
-    pub fn open(directory: &Path) -> io::Result<Record> {
-        let path = directory.join(JOURNAL);
-        let mut journal = files::open_append(&path)?;
-        let mut last = [b'\n'];
-        let length = journal.metadata()?.len();
-        File::open(&path)?.read_exact_at(&mut last, length.saturating_sub(1))?;
-        if last != *b"\n" {
-            // The torn line must not swallow the next one.
-            journal.write_all(b"\n")?;
-        }
-        Ok(Record {
+    /// A record that is there, to be added to.
+    #[must_use]
+    pub fn open(directory: &Path) -> Record {
+        Record {
             directory: directory.to_owned(),
-            journal: Mutex::new(Journal::Closed),
-        })
+            journal: Journal::new(JournalFile::Closed, true),
+        }
     }
 
     /// In place of a record that cannot be made.
@@ -192,7 +193,7 @@ impl Record {
     pub fn unwritten(basedir: &Path, job_id: &str) -> Record {
         Record {
             directory: basedir.join(format!("{job_id}{UNWRITTEN}")),
-            journal: Mutex::new(Journal::Missing),
+            journal: Journal::new(JournalFile::Missing, false),
         }
     }
 
@@ -202,21 +203,27 @@ impl Record {
     /// When the disk does not take it.
     pub fn append(&self, entry: &Entry) -> io::Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let Journal { file, is_torn } = &mut *journal;
         let mut opened;
-        let journal = match &mut *journal {
-            Journal::Open(file) => file,
-            Journal::Closed => {
+        let journal = match file {
+            JournalFile::Open(file) => file,
+            JournalFile::Closed => {
                 opened = files::open_append(&self.directory.join(JOURNAL))?;
                 &mut opened
             }
-            Journal::Missing => return Ok(()),
+            JournalFile::Missing => return Ok(()),
         };
         let before = journal.metadata()?.len();
-        if let Err(error) = journal.write_all(entry.to_line().as_bytes()) {
+        let mut line = entry.to_line();
+        if *is_torn {
+            line.insert(0, '\n');
+        }
+        if let Err(error) = journal.write_all(line.as_bytes()) {
             // Half an entry would take the next one with it.
-            let _ = journal.set_len(before);
+            *is_torn |= journal.set_len(before).is_err();
             return Err(error);
         }
+        *is_torn = false;
         match entry {
             // In one step with the artifacts that were moved here: not every file system
             // keeps the order of what it is told.
@@ -248,8 +255,8 @@ impl Record {
     /// The job is over: its journal need not be held open any more.
     pub fn rest(&self) {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*journal, Journal::Open(_)) {
-            *journal = Journal::Closed;
+        if matches!(journal.file, JournalFile::Open(_)) {
+            journal.file = JournalFile::Closed;
         }
     }
 
@@ -406,7 +413,11 @@ pub(super) mod tests {
             bytes.extend_from_slice(&line.as_bytes()[..cut]);
             fs::write(record.directory.join(JOURNAL), bytes).unwrap();
             let progress = Record::read(&record.directory).unwrap().unwrap();
-            let opened = Record::open(&record.directory).unwrap();
+            let length = fs::metadata(record.directory.join(JOURNAL)).unwrap().len();
+            let opened = Record::open(&record.directory);
+            // A disk that is full is no reason not to know the job.
+            let untouched = fs::metadata(record.directory.join(JOURNAL)).unwrap().len();
+            assert_eq!(untouched, length);
             let expected = (cut + 1 >= line.len()).then_some(3);
             assert_eq!(progress.phases[0].status, expected, "cut at {cut}");
             opened.append(&Entry::Started(Phase::Test)).unwrap();

@@ -64,11 +64,13 @@ impl Records {
                 Ok(Some(progress)) if progress.agent_id != agent_id => {}
                 // It names directories.
                 Ok(Some(progress)) if !is_uuid(&progress.job_id) => records.foreign.push(path),
-                Ok(Some(progress)) => match Record::open(&path) {
-                    Ok(record) if progress.finished => records.owed.push((record, progress)),
-                    Ok(record) => records.interrupted.push((record, progress)),
-                    Err(_) => records.foreign.push(path),
-                },
+                Ok(Some(progress)) => {
+                    let of_its_kind = match progress.finished {
+                        true => &mut records.owed,
+                        false => &mut records.interrupted,
+                    };
+                    of_its_kind.push((Record::open(&path), progress));
+                }
                 Ok(None) | Err(_) => records.foreign.push(path),
             }
         }

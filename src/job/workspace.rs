@@ -1,6 +1,7 @@
 //! The workspace of a job: `execution_basedir/<job_id>/`, where its commands
 //! run. The job may do what it likes in here; nothing the agent needs is lost.
 
+use super::record::LONGEST_DOCUMENT;
 use super::{Attachments, Job, Phase};
 use crate::json::Object;
 use crate::sys::{self, User, files};
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// The name of the directory in a workspace where a job leaves its artifacts.
 pub(super) const ARTIFACTS: &str = "artifacts";
+
+/// The job, for its commands.
+const DOCUMENT: &str = "testflinger.json";
 
 /// The directory of a job's commands, with the files that they and the device
 /// connectors look for (PROTOCOL.md, section 4).
@@ -31,7 +35,12 @@ impl Workspace {
         let directory = basedir.join(&job.id);
         sys::remove_tree(&directory)?;
         let workspace = Workspace { directory, user };
-        workspace.furnish(job)?;
+        if let Err(error) = workspace.furnish(job) {
+            // Nobody else would: what there is of the job's document has secrets, and is
+            // in the way of the next job.
+            let _ = workspace.remove();
+            return Err(error);
+        }
         Ok(workspace)
     }
 
@@ -66,7 +75,7 @@ impl Workspace {
     fn furnish(&self, job: &Job) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(&self.directory)?;
         // It holds the job's secrets: 0600, and gone with the workspace.
-        self.write("testflinger.json", &job.text)?;
+        self.write(DOCUMENT, &job.text)?;
         self.write("testflinger-outcome.json", "{}")?;
         // Hosts bind-mount it, so it must be there before a connector writes it.
         self.write("device-connector-error.json", "")?;
@@ -83,6 +92,14 @@ impl Workspace {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The copy of the job's document, as its commands have left it.
+    #[must_use]
+    pub fn document(&self) -> Option<String> {
+        let path = self.directory.join(DOCUMENT);
+        let read = files::read_regular_of(&path, self.owner(), LONGEST_DOCUMENT);
+        String::from_utf8(read.ok()??).ok()
     }
 
     /// To whom all belongs that is used of it; anybody's may be where it is the
