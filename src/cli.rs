@@ -42,10 +42,11 @@ Signals:
 
 Exit status:
   0    told to stop; --check: it can start; run: every phase ended with 0
-  1    told to restart; run: a phase did not end with 0
+  1    told to restart, or cannot go on; run: a phase did not end with 0
   2    the command line or the configuration is wrong
   3    another agent with this agent_id runs
-  4    the agent cannot start: a directory, the log or the network library
+  4    the agent cannot start: a directory, the log or the network library;
+       run: not all of the results could be kept
   130  run: ended by Ctrl-C
 ";
 

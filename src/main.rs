@@ -80,6 +80,8 @@ fn daemon(config_path: &Path, token_file: PathBuf, metrics: Option<SocketAddr>) 
     // by becoming another program: its threads find all in place until then.
     match agent.live() {
         End::Restart => ExitCode::from(RESTART),
+        End::Failed => ExitCode::from(FAILED),
+        End::Locked => ExitCode::from(LOCKED),
         End::Stopped | End::JobOver => ExitCode::SUCCESS,
         End::Reload => begin_anew(),
     }

@@ -114,6 +114,15 @@ fn a_check_says_at_once_what_keeps_the_agent_from_starting() {
     let ended = check(&right.replace(logs.to_str().unwrap(), "/dev/null/logs"));
     assert_eq!(ended.status, 4);
     assert!(ended.stderr.contains("/dev/null/logs"), "{}", ended.stderr);
+    let (run, results) = (lab.scratch.path("run"), lab.scratch.path("results"));
+    let (run, results) = (run.to_str().unwrap(), results.to_str().unwrap());
+    let ended = check(&right.replace(run, &format!("{run}/../results")));
+    assert_eq!(ended.status, 4);
+    assert!(ended.stderr.contains("one directory"), "{}", ended.stderr);
+    let ended = check(&right.replace(results, "/tmp"));
+    assert_eq!(ended.status, 4);
+    let said = "everybody could put records into /tmp";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
     assert!(begun.elapsed() < RESPAWN_PAUSE);
 
     let agent = lab.agent();

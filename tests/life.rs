@@ -6,10 +6,11 @@
 
 mod support;
 
+use std::fs;
 use std::time::Duration;
 use support::gate::Gate;
 use support::lab::{Lab, PATIENCE, is_alive, numbers, signal, wait_until};
-use support::means::is_native;
+use support::means::{is_native, strace};
 use support::proxy::{Fault, Outcome};
 use testflinger_agent::job::Phase;
 use testflinger_agent::local::Exchange;
@@ -436,16 +437,16 @@ fn a_job_is_told_that_no_record_can_be_made() {
     wait_for_a_cycle(&lab);
     // Neither a mode nor an owner: what even root cannot write to.
     let results = lab.scratch.path("results");
-    std::fs::rename(&results, lab.scratch.path("away")).unwrap();
-    std::fs::write(&results, "").unwrap();
+    fs::rename(&results, lab.scratch.path("away")).unwrap();
+    fs::write(&results, "").unwrap();
     agent.wait_for_log("No jobs are taken: this agent may not write to");
     let job = lab.submit_test();
     lab.wait("the server knows why", |view| {
         view.agent("lab-agent")
             .is_some_and(|agent| agent.comment.starts_with("No jobs are taken"))
     });
-    std::fs::remove_file(&results).unwrap();
-    std::fs::rename(lab.scratch.path("away"), &results).unwrap();
+    fs::remove_file(&results).unwrap();
+    fs::rename(lab.scratch.path("away"), &results).unwrap();
     lab.wait_until_complete(&job);
     assert!(agent.log().contains("there is room for jobs again"));
     lab.wait("the comment is gone", |view| {
@@ -552,4 +553,51 @@ fn a_location_that_is_no_more_in_the_configuration_goes_from_the_server() {
     wait_until("the location is gone", || {
         location(&lab).as_deref() == Some("")
     });
+}
+
+/// As who clears `/tmp` does.
+#[test]
+fn directories_that_are_removed_are_made_anew() {
+    let lab = Lab::new();
+    let all = ["run", "results", "logs"].map(|name| lab.scratch.path(name));
+    let [run, results, logs] = all.each_ref().map(|path| path.display().to_string());
+    let lab = lab
+        .command(
+            "test",
+            &format!("echo begun; rm -rf '{run}' '{results}' '{logs}'"),
+        )
+        .command("cleanup", "echo cleaned up");
+    let agent = lab.agent();
+    let job = lab.submit_test();
+    lab.wait_until_complete(&job);
+    assert_eq!(lab.status(&job, "cleanup"), Some(0), "{}", agent.log());
+    // And while it does nothing.
+    wait_until("they are there", || all.iter().all(|path| path.is_dir()));
+    for path in &all {
+        fs::remove_dir_all(path).unwrap();
+        let job = lab.submit_test();
+        lab.wait_until_complete(&job);
+        assert_eq!(lab.status(&job, "cleanup"), Some(0), "{}", agent.log());
+    }
+    let log = fs::read_to_string(all[2].join("testflinger-agent.log")).unwrap();
+    assert!(log.contains("was removed, and is made anew"), "{log}");
+}
+
+#[test]
+fn an_agent_that_cannot_wait_ends_with_1() {
+    let Some(words) = strace(&["poll:error=ENOMEM:when=12"]) else {
+        return;
+    };
+    if !is_native("strace would see the emulator's calls") {
+        return;
+    }
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let lab = Lab::new();
+    let mut agent = lab.agent_under(&words, &lab.agent_id);
+    assert_eq!(agent.wait(), 1, "{}", agent.log());
+    assert!(
+        agent.log().contains("cannot wait for events"),
+        "{}",
+        agent.log()
+    );
 }

@@ -228,6 +228,18 @@ fn a_user_who_cannot_be_become_is_named() {
     let ended = start(&lab);
     assert_eq!(ended.status, 4);
     assert!(ended.stderr.contains("is theirs to change"), "{ended:?}");
+    // Theirs is the place of the records.
+    let lab = lab_of(user);
+    let results = lab.scratch.path("results");
+    fs::create_dir(&results).unwrap();
+    let group = Command::new("id").args(["-g", user]).output().unwrap();
+    let group = String::from_utf8(group.stdout).unwrap();
+    std::os::unix::fs::chown(&results, None, group.trim().parse().ok()).unwrap();
+    fs::set_permissions(&results, fs::Permissions::from_mode(0o770)).unwrap();
+    let ended = start(&lab);
+    assert_eq!(ended.status, 4);
+    let said = format!("the commands of {user} could put records into");
+    assert!(ended.stderr.contains(&said), "{ended:?}");
     // A place of everybody's stays what it is.
     let mode = fs::metadata("/tmp").unwrap().mode();
     let ended = start(&lab_of(user).set("execution_basedir", "/tmp"));

@@ -78,6 +78,29 @@ fn row_35_a_lock_that_is_given_back_at_once_holds_nobody_up() {
     agent.wait_for_log("for the queues lab");
 }
 
+/// As who clears `/tmp` of what is old does.
+#[test]
+fn row_35_a_lock_that_is_removed_is_made_anew_and_one_that_is_lost_ends_the_agent() {
+    let lab = Lab::new();
+    let mut agent = lab.agent();
+    agent.wait_for_log("for the queues lab");
+    let path = lab.scratch.path("results/.lab-agent.lock");
+    fs::remove_file(&path).unwrap();
+    wait_until("it is there again", || path.exists());
+    let conf = config(&lab, "lab-agent");
+    let words = ["-c", &conf, "--token-file", "token", "--check"];
+    let second = program::run(&lab.scratch.path(""), &words);
+    assert_eq!(second.status, 3, "{}", second.stderr);
+    // Another one is faster.
+    let other = lab.scratch.path("results/other");
+    let lock = fs::File::create(&other).unwrap();
+    lock.lock().unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(agent.wait(), 3);
+    let said = "another agent with the agent_id lab-agent runs";
+    assert!(agent.log().contains(said), "{}", agent.log());
+}
+
 #[test]
 fn row_35_agents_of_different_ids_work_side_by_side_in_the_same_directories() {
     let lab = Lab::new();

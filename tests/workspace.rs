@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use support::gate::Gate;
-use support::lab::{Lab, wait_until};
+use support::lab::{Lab, is_alive, wait_until};
 use support::means::{as_user, beside, dead_mount, with_mounts};
 use testflinger_agent::job::Phase;
 
@@ -376,4 +376,25 @@ fn commands_find_the_configuration_in_their_environment_and_nothing_of_the_super
         let found = variables.keys().find(|name| name.starts_with(start));
         assert_eq!(found, None);
     }
+}
+
+/// One that came here before, under an agent that nobody knows of any more.
+#[test]
+fn processes_of_an_earlier_run_of_a_job_are_ended() {
+    let id = "0b1f8c9e-5a3d-4f43-9a58-7d6f7b3c2a10";
+    let lab = Lab::new().command("test", "echo tested");
+    fs::create_dir_all(lab.scratch.path("run").join(id)).unwrap();
+    let left = std::process::Command::new("sleep")
+        .arg("1000")
+        .env("TESTFLINGER_AGENT_JOB", id)
+        .spawn()
+        .unwrap();
+    let left = i32::try_from(left.id()).unwrap();
+    lab.server.submit_raw(format!(
+        r#"{{"job_id": "{id}", "job_queue": "lab", "test_data": {{"test_cmds": "x"}}}}"#
+    ));
+    let agent = lab.agent();
+    wait_until("it is ended", || !is_alive(left));
+    lab.wait_until_complete(id);
+    assert_eq!(lab.body(id, Phase::Test), "tested\n", "{}", agent.log());
 }

@@ -120,7 +120,7 @@ impl Agent {
 
     /// Advertises something; false when that failed, which is no reason to take
     /// no jobs.
-    fn advertise(&mut self, ask: Ask, action: &str) -> Result<bool, Setback> {
+    fn advertise(&mut self, ask: Ask, action: &'static str) -> Result<bool, Setback> {
         match self.post(ask, action) {
             Err(Setback::Failed(Failure::Transient { .. })) => Ok(false),
             other => other.map(|_| true),

@@ -4,7 +4,8 @@ use super::space::lack_of_space_after_clearing;
 use super::{Agent, End, Event, Mode};
 use crate::metrics::State;
 use crate::uplink::{self, AgentData, Answer, Ask, Failure};
-use crate::{debug, info, sys, warning};
+use crate::{debug, error, info, sys, warning};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A server that cannot be reached is tried again after this at most.
@@ -24,6 +25,8 @@ pub(super) struct Idle {
     failures: u32,
     /// The last refusal that was said.
     refusal: Option<String>,
+    /// The same of what the server is told, by what could not be done.
+    refused: BTreeMap<&'static str, String>,
 }
 
 /// Why a cycle came to no job.
@@ -68,7 +71,10 @@ impl Agent {
                     self.say_farewell();
                 }
                 info!("stopped");
-                return End::Stopped;
+                return match self.has_failed {
+                    true => End::Failed,
+                    false => End::Stopped,
+                };
             }
             match self.cycle() {
                 Ok(Cycle::Over(end)) => return end,
@@ -114,6 +120,11 @@ impl Agent {
     /// do. The second goes over a connection that has just worked, because the
     /// server gives a job only once.
     fn cycle(&mut self) -> Result<Cycle, Setback> {
+        self.restore_directories();
+        if let Err(error) = self.lock.keep(&self.config.agent_id) {
+            error!("{error}; this one ends");
+            return Ok(Cycle::Over(End::Locked));
+        }
         // Who it is comes first: so the server knows the agent that it is asked
         // about. Its state is not touched by that.
         if self.announce_due() {
@@ -223,13 +234,20 @@ impl Agent {
 
     /// Posts something; false where the server refuses it. That is said, and not tried
     /// again before its time: jobs are more important.
-    pub(super) fn post(&mut self, ask: Ask, action: &str) -> Result<bool, Setback> {
+    pub(super) fn post(&mut self, ask: Ask, action: &'static str) -> Result<bool, Setback> {
         match self.ask(ask) {
             Err(Setback::Failed(Failure::Refused { cause, .. })) => {
-                warning!("cannot {action}: {cause}; going on without");
+                if self.idle.refused.get(action) != Some(&cause) {
+                    warning!("cannot {action}: {cause}; going on without");
+                    self.idle.refused.insert(action, cause);
+                }
                 Ok(false)
             }
-            other => other.map(|_| true),
+            Ok(_) => {
+                self.idle.refused.remove(action);
+                Ok(true)
+            }
+            Err(setback) => Err(setback),
         }
     }
 

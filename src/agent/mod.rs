@@ -14,6 +14,7 @@ mod environment;
 mod events;
 mod idle;
 mod init;
+mod lock;
 mod offline;
 mod overseers;
 mod phase;
@@ -39,7 +40,6 @@ use crate::{error, info};
 use events::{Event, Events};
 use offline::Offline;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,6 +70,10 @@ pub enum End {
     Reload,
     /// Its one job is over.
     JobOver,
+    /// Another agent has its id.
+    Locked,
+    /// It cannot go on.
+    Failed,
 }
 
 /// What an agent is started with.
@@ -110,6 +114,8 @@ pub struct Agent {
     phase_begun: Instant,
     /// It is to end at once.
     abandoned: bool,
+    /// Because it cannot go on.
+    has_failed: bool,
     /// It is to restart when idle.
     restart_wanted: bool,
     /// It is to begin anew when idle.
@@ -121,8 +127,7 @@ pub struct Agent {
     /// Jobs in whose middle an earlier life ended; to be taken up.
     interrupted: Vec<(Record, Progress)>,
     idle: idle::Idle,
-    // Released when the agent is gone.
-    _lock: File,
+    lock: lock::Lock,
 }
 
 impl Agent {
@@ -139,7 +144,7 @@ impl Agent {
     fn cannot_wait(&mut self, error: &io::Error) -> Event {
         if !self.abandoned {
             error!("cannot wait for events: {error}; the agent ends");
-            self.abandoned = true;
+            (self.abandoned, self.has_failed) = (true, true);
             self.stopping.get_or_insert_with(Instant::now);
         }
         Event::Deadline

@@ -45,6 +45,9 @@ fn lack_of_space(config: &Config) -> Option<String> {
         if space.is_some_and(|space| space.read_only) {
             return Some(format!("{NO_SPACE}the file system of {place} is read-only"));
         }
+        if !directory.is_dir() {
+            return Some(format!("{NO_SPACE}{place} is not there and cannot be made"));
+        }
         if !files::is_writable(directory) {
             return Some(format!("{NO_SPACE}this agent may not write to {place}"));
         }

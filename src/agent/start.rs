@@ -1,6 +1,7 @@
 //! Before the first request: directories, the lock, the log, the threads.
 
 use super::events::Events;
+use super::lock::{self, Lock};
 use super::overseers::Overseers;
 use super::telemetry::Telemetry;
 use super::{Agent, Mode, Setup, environment, idle, user};
@@ -12,16 +13,7 @@ use crate::sys::{self, Signals, User, Wake, files};
 use crate::uplink::{self, TlsFiles, Uplink};
 use crate::{error, info, warning};
 use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// A fork of an agent that was killed has its lock until it becomes the command that it
-/// was made for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks whether it is given back.
-const LOOK_AT_LOCK: Duration = Duration::from_millis(20);
 
 /// Why an agent cannot start.
 #[derive(Debug)]
@@ -59,7 +51,7 @@ impl Agent {
         } = setup;
         files::private_directory(&lock_basedir).map_err(StartError::Missing)?;
         let user = make_directories(&config)?;
-        let lock = lock(&lock_basedir, &config.agent_id, LOCK_PATIENCE)?;
+        let lock = Lock::take(&lock_basedir, &config.agent_id, lock::PATIENCE)?;
         open_log(&config)?;
         for notice in &config.warnings {
             log::write(notice.level, "config", format_args!("{}", notice.text));
@@ -105,13 +97,14 @@ impl Agent {
             stopping: None,
             phase_begun: Instant::now(),
             abandoned: false,
+            has_failed: false,
             restart_wanted: false,
             reload_wanted: false,
             cancelled: false,
             offline: None,
             interrupted: Vec::new(),
             idle: idle::Idle::default(),
-            _lock: lock,
+            lock,
         };
         agent.events.telemetry = Telemetry::start(metrics, metrics_address);
         if mode == Mode::Daemon {
@@ -157,14 +150,8 @@ impl Agent {
         }
         self.interrupted = records.interrupted;
         for (job_id, document) in records.half_made {
-            let created = self.put_on_record(&job_id, document.as_deref());
-            match created {
-                Ok(interrupted) => self.interrupted.push(interrupted),
-                Err(error) => error!(
-                    "cannot make a record of job {job_id}: {error}; it stays as it is until the \
-                     next start"
-                ),
-            }
+            let record = self.put_on_record(&job_id, document.as_deref());
+            self.interrupted.push(record);
         }
         for path in records.half_removed {
             if let Err(error) = sys::remove_tree(&path) {
@@ -176,7 +163,7 @@ impl Agent {
         }
         if !records.foreign.is_empty() {
             warning!(
-                "not this agent's, and left alone: {}",
+                "not this agent's, as far as it can be read, and left alone: {}",
                 listed(&records.foreign, |path| path.display().to_string())
             );
         }
@@ -185,23 +172,26 @@ impl Agent {
 
 impl Agent {
     /// A job that was taken when the agent ended, before it was on record.
-    fn put_on_record(
-        &self,
-        job_id: &str,
-        document: Option<&str>,
-    ) -> io::Result<(Record, Progress)> {
+    fn put_on_record(&self, job_id: &str, document: Option<&str>) -> (Record, Progress) {
         let Config {
             results_basedir,
             agent_id,
             ..
         } = &self.config;
-        let record = Record::create(results_basedir, job_id, agent_id, document.unwrap_or("{}"))?;
+        let created = Record::create(results_basedir, job_id, agent_id, document.unwrap_or("{}"));
+        let record = created.unwrap_or_else(|error| {
+            error!(
+                "cannot make a record of job {job_id}: {error}; it goes home all the same, but \
+                 would not survive another restart"
+            );
+            Record::unwritten(results_basedir, job_id)
+        });
         let mut progress = Progress::default();
         progress.apply(&Entry::Taken {
             job_id: job_id.to_owned(),
             agent_id: agent_id.clone(),
         });
-        Ok((record, progress))
+        (record, progress)
     }
 }
 
@@ -212,7 +202,7 @@ impl Agent {
 /// When another agent of this id runs, or the system lacks what it needs.
 pub fn try_out(config: &Config) -> Result<(), StartError> {
     make_directories(config)?;
-    let _lock = lock(&config.results_basedir, &config.agent_id, LOCK_PATIENCE)?;
+    let _lock = Lock::take(&config.results_basedir, &config.agent_id, lock::PATIENCE)?;
     log_file(config)?;
     Ok(())
 }
@@ -233,12 +223,37 @@ pub(super) fn rehearse(new: &Config, old: &Config) -> Result<(), StartError> {
     }
     let same_id = new.agent_id == old.agent_id;
     if !same_id || new.results_basedir != old.results_basedir {
-        lock(&new.results_basedir, &new.agent_id, Duration::ZERO)?;
+        Lock::take(&new.results_basedir, &new.agent_id, Duration::ZERO)?;
     }
     if !same_id || new.logging_basedir != old.logging_basedir {
         log_file(new)?;
     }
     Ok(())
+}
+
+impl Agent {
+    /// Makes the directories anew that somebody has removed, as who clears `/tmp` does:
+    /// also from an agent that has had nothing to do for days.
+    pub(super) fn restore_directories(&mut self) {
+        let config = &self.config;
+        let basedirs = [
+            &config.results_basedir,
+            &config.execution_basedir,
+            &config.logging_basedir,
+        ];
+        let missing = basedirs.into_iter().filter(|directory| !directory.is_dir());
+        let missing: Vec<_> = missing
+            .map(|directory| directory.display().to_string())
+            .collect();
+        // Where they cannot be made, no job is taken, and that is said.
+        if missing.is_empty() || make_directories(config).is_err() {
+            return;
+        }
+        if missing.contains(&config.logging_basedir.display().to_string()) {
+            let _ = open_log(config);
+        }
+        warning!("{} was removed, and is made anew", missing.join(", "));
+    }
 }
 
 /// Makes them, so that the commands' user can work in theirs; who that is, if it is
@@ -252,7 +267,16 @@ fn make_directories(config: &Config) -> Result<Option<User>, StartError> {
     for directory in basedirs {
         files::private_directory(directory).map_err(StartError::Missing)?;
     }
+    let (results, execution) = (&config.results_basedir, &config.execution_basedir);
+    if files::is_same(results, execution) {
+        return Err(StartError::Missing(format!(
+            "results_basedir and execution_basedir are one directory, {}: a job's record and its \
+             workspace would have the same name there; choose another one for one of them",
+            results.display()
+        )));
+    }
     let user = user::of(config).map_err(StartError::Missing)?;
+    user::keep_out(user.as_ref(), results).map_err(StartError::Missing)?;
     if let Some(user) = &user {
         user::let_through(user, &config.execution_basedir).map_err(StartError::Missing)?;
     }
@@ -285,43 +309,6 @@ pub(super) fn listed<T>(things: &[T], name: impl Fn(&T) -> String) -> String {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
-}
-
-/// Takes the lock of an agent's id. It is given back when the file is closed,
-/// also by a crash; its name stays. Where somebody has it, that may change within
-/// `patience`.
-fn lock(basedir: &Path, agent_id: &str, patience: Duration) -> Result<File, StartError> {
-    let path = basedir.join(format!(".{}.lock", files::escape_name(agent_id)));
-    let missing = |error: std::io::Error| {
-        StartError::Missing(format!("cannot lock {}: {error}", path.display()))
-    };
-    let mut file = files::open_append(&path).map_err(missing)?;
-    let deadline = Instant::now() + patience;
-    let mut locked = file.try_lock();
-    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
-        std::thread::sleep(LOOK_AT_LOCK);
-        locked = file.try_lock();
-    }
-    match locked {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = fs::read_to_string(&path).unwrap_or_default();
-            let holder = match holder.trim() {
-                "" => String::new(),
-                pid => format!(" (process {pid:.20})"),
-            };
-            return Err(StartError::Locked(format!(
-                "another agent with the agent_id {agent_id} runs{holder}: it holds {}",
-                path.display()
-            )));
-        }
-        Err(TryLockError::Error(error)) => return Err(missing(error)),
-    }
-    // For people and for the message above; nobody else reads it.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
-    Ok(file)
 }
 
 /// Opens the agent's log.

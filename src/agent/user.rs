@@ -1,7 +1,7 @@
 //! As whom the commands of the phases run.
 
 use crate::config::Config;
-use crate::sys::{self, User};
+use crate::sys::{self, User, files};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,26 @@ pub(super) fn of(config: &Config) -> Result<Option<User>, String> {
         ));
     }
     Ok(Some(user))
+}
+
+/// Makes sure that nobody else, and no user's commands, can put something into the
+/// directory of the records: what is found there is believed.
+///
+/// # Errors
+/// A sentence, when they can.
+pub(super) fn keep_out(user: Option<&User>, basedir: &Path) -> Result<(), String> {
+    let place = basedir.display();
+    let metadata =
+        fs::metadata(basedir).map_err(|error| format!("cannot look at {place}: {error}"))?;
+    let who = match user {
+        _ if files::is_open_to_all(&metadata) => "everybody".to_owned(),
+        Some(user) if user.can_add(&metadata) => format!("the commands of {}", user.name),
+        _ => return Ok(()),
+    };
+    Err(format!(
+        "{who} could put records into {place}, and the agent would believe them: \
+         `chmod g-w,o-w {place}` prevents that, or choose another results_basedir"
+    ))
 }
 
 /// Lets a user's commands go through the directory in which their workspaces are;

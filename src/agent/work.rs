@@ -2,6 +2,7 @@
 
 use super::chores::{self, keep_what_is_needed, make_place, sync_outcome};
 use super::device::DeviceInfo;
+use super::environment::JOB_MARK;
 use super::story::{RECOVERY_FAILED, Story};
 use super::{Agent, Event, LAST_DELIVERY};
 use crate::child::tree::{self, Process, Tree};
@@ -126,6 +127,7 @@ impl Agent {
         let execution = config.execution_basedir.clone();
         let user = self.user.clone();
         let workspace = execution.join(&job.id);
+        let is_left_over = workspace.exists();
         let made = self.meanwhile("making", &workspace, move || {
             make_place(job, &agent_id, &results, &execution, user.as_ref())
         });
@@ -141,8 +143,14 @@ impl Agent {
             .job(Arc::clone(&record), progress, place.job.webhook.clone());
         let secrets = Arc::new(place.secrets);
         conceal(&secrets);
+        let id = &place.job.id;
+        if is_left_over {
+            // It may have run here before, under an agent that told nobody.
+            let tree = Tree::of_an_earlier_life(&[], &format!("{JOB_MARK}={id}"));
+            self.end_leftovers(&tree.with_cgroup(Cgroup::find(id)));
+        }
         Some(Running {
-            cgroup: Cgroup::make(&place.job.id),
+            cgroup: Cgroup::make(id),
             job: place.job,
             secrets,
             record,
@@ -216,7 +224,8 @@ impl Agent {
 
     /// Cleanup runs for every job, also for one that removed the ground under
     /// its feet.
-    fn restore_workspace(&self, running: &Running) {
+    fn restore_workspace(&mut self, running: &Running) {
+        self.restore_directories();
         let Some(workspace) = &running.workspace else {
             return;
         };

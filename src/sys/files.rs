@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::{Path, PathBuf};
 
 /// Makes a directory (0700) with all above it, and makes sure that nobody else
-/// can change what is kept in it: it is a real one that belongs to this user or
+/// can take what is kept in it away: it is a real one that belongs to this user or
 /// to root, and so is everything on the way to it that lies where anybody may
 /// plant things, such as `/tmp`.
 ///
@@ -32,7 +32,7 @@ pub fn private_directory(path: &Path) -> Result<(), String> {
         } else if (is_public || place == path) && !is_ours(metadata.uid()) {
             format!("belongs to another user (uid {})", metadata.uid())
         } else {
-            is_public = metadata.mode() & 0o002 != 0;
+            is_public = is_open_to_all(&metadata);
             continue;
         };
         return Err(format!(
@@ -44,8 +44,32 @@ pub fn private_directory(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether everybody may put something into a directory.
+#[must_use]
+pub fn is_open_to_all(directory: &fs::Metadata) -> bool {
+    directory.mode() & 0o002 != 0
+}
+
 fn is_ours(user: u32) -> bool {
     user == 0 || user == super::effective_user()
+}
+
+/// Whether two paths lead to the same thing; what is not there is not the same.
+#[must_use]
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    File::open(other).is_ok_and(|other| is_same_file(one, &other))
+}
+
+/// Whether a path leads to what is open.
+#[must_use]
+pub fn is_same_file(path: &Path, open: &File) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let of_path = fs::metadata(path).map(identity);
+    of_path.is_ok_and(|found| {
+        open.metadata()
+            .map(identity)
+            .is_ok_and(|open| open == found)
+    })
 }
 
 /// Makes a new file (0600) for appending, in place of whatever has that name:

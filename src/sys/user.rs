@@ -93,6 +93,12 @@ impl User {
         directory.uid() == self.uid || (self.rights(directory) & 0o2 != 0 && !is_sticky)
     }
 
+    /// Whether their commands can put something into a directory.
+    #[must_use]
+    pub fn can_add(&self, directory: &Metadata) -> bool {
+        directory.uid() == self.uid || self.rights(directory) & 0o2 != 0
+    }
+
     /// To read (4), to change (2), to go through (1).
     fn rights(&self, directory: &Metadata) -> u32 {
         let mode = directory.permissions().mode();
