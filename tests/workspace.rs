@@ -384,17 +384,18 @@ fn processes_of_an_earlier_run_of_a_job_are_ended() {
     let id = "0b1f8c9e-5a3d-4f43-9a58-7d6f7b3c2a10";
     let lab = Lab::new().command("test", "echo tested");
     fs::create_dir_all(lab.scratch.path("run").join(id)).unwrap();
-    let left = std::process::Command::new("sleep")
+    let mut left = std::process::Command::new("sleep")
         .arg("1000")
         .env("TESTFLINGER_AGENT_JOB", id)
         .spawn()
         .unwrap();
-    let left = i32::try_from(left.id()).unwrap();
+    let pid = i32::try_from(left.id()).unwrap();
     lab.server.submit_raw(format!(
         r#"{{"job_id": "{id}", "job_queue": "lab", "test_data": {{"test_cmds": "x"}}}}"#
     ));
     let agent = lab.agent();
-    wait_until("it is ended", || !is_alive(left));
+    wait_until("it is ended", || !is_alive(pid));
+    left.wait().unwrap();
     lab.wait_until_complete(id);
     assert_eq!(lab.body(id, Phase::Test), "tested\n", "{}", agent.log());
 }
