@@ -439,7 +439,8 @@ fn a_job_is_told_that_no_record_can_be_made() {
     let results = lab.scratch.path("results");
     fs::rename(&results, lab.scratch.path("away")).unwrap();
     fs::write(&results, "").unwrap();
-    agent.wait_for_log("No jobs are taken: this agent may not write to");
+    let said = format!("No jobs are taken: {} is no directory", results.display());
+    agent.wait_for_log(&said);
     let job = lab.submit_test();
     lab.wait("the server knows why", |view| {
         view.agent("lab-agent")

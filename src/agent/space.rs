@@ -46,7 +46,9 @@ fn lack_of_space(config: &Config) -> Option<String> {
             return Some(format!("{NO_SPACE}the file system of {place} is read-only"));
         }
         if !directory.is_dir() {
-            return Some(format!("{NO_SPACE}{place} is not there and cannot be made"));
+            return Some(format!(
+                "{NO_SPACE}{place} is no directory, and none can be made"
+            ));
         }
         if !files::is_writable(directory) {
             return Some(format!("{NO_SPACE}this agent may not write to {place}"));
