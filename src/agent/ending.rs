@@ -1,10 +1,11 @@
 //! Ending processes: TERM, a grace in which they are still read, KILL.
 
+use super::environment::JOB_MARK;
 use super::phase::Output;
 use super::start::listed;
 use super::{Agent, Event};
-use crate::child::Child;
-use crate::child::tree::{Process, Tree};
+use crate::child::tree::{Leader, Process, Tree};
+use crate::child::{Cgroup, Child};
 use crate::{error, info, sys};
 use std::time::{Duration, Instant};
 
@@ -99,5 +100,11 @@ impl Agent {
             }
             self.end(tree, None);
         }
+    }
+
+    /// Ends what is left of a job that ran before, under an agent that is gone.
+    pub(super) fn end_earlier_run(&mut self, job_id: &str, leaders: &[Leader]) {
+        let tree = Tree::of_an_earlier_life(leaders, &format!("{JOB_MARK}={job_id}"));
+        self.end_leftovers(&tree.with_cgroup(Cgroup::find(job_id)));
     }
 }

@@ -5,10 +5,9 @@
 
 use super::Agent;
 use super::device::DeviceInfo;
-use super::environment::JOB_MARK;
 use super::story::Story;
 use super::work::{self, Running};
-use crate::child::tree::{self, Tree};
+use crate::child::tree;
 use crate::child::{Cgroup, OutputFile, Secrets};
 use crate::job::{Entry, Job, LogType, NOT_RUN, Phase, Progress, Record, Workspace};
 use crate::metrics::State;
@@ -38,8 +37,7 @@ impl Agent {
         let job = record.job().unwrap_or_else(|| self.without_document(&id));
         let secrets = Arc::new(Secrets::new(job.secrets.values()));
         work::conceal(&secrets);
-        let tree = Tree::of_an_earlier_life(&progress.leaders, &format!("{JOB_MARK}={id}"));
-        self.end_leftovers(&tree.with_cgroup(Cgroup::find(&id)));
+        self.end_earlier_run(&id, &progress.leaders);
         let interrupted = progress.interrupted();
         // On record before anything else is done.
         let taken_up = Entry::TakenUp(record.log_lengths());

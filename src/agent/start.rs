@@ -13,6 +13,7 @@ use crate::sys::{self, Signals, User, Wake, files};
 use crate::uplink::{self, TlsFiles, Uplink};
 use crate::{error, info, warning};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Why an agent cannot start.
@@ -236,35 +237,33 @@ impl Agent {
     /// also from an agent that has had nothing to do for days.
     pub(super) fn restore_directories(&mut self) {
         let config = &self.config;
-        let basedirs = [
-            &config.results_basedir,
-            &config.execution_basedir,
-            &config.logging_basedir,
-        ];
-        let missing = basedirs.into_iter().filter(|directory| !directory.is_dir());
-        let missing: Vec<_> = missing
-            .map(|directory| directory.display().to_string())
-            .collect();
+        let mut missing = basedirs(config).to_vec();
+        missing.retain(|directory| !directory.is_dir());
         // Where they cannot be made, no job is taken, and that is said.
         if missing.is_empty() || make_directories(config).is_err() {
             return;
         }
-        if missing.contains(&config.logging_basedir.display().to_string()) {
+        if missing.contains(&&config.logging_basedir) {
             let _ = open_log(config);
         }
-        warning!("{} was removed, and is made anew", missing.join(", "));
+        let names = listed(&missing, |directory| directory.display().to_string());
+        warning!("{names} was removed, and is made anew");
     }
+}
+
+/// The directories of an agent's own.
+fn basedirs(config: &Config) -> [&PathBuf; 3] {
+    [
+        &config.results_basedir,
+        &config.execution_basedir,
+        &config.logging_basedir,
+    ]
 }
 
 /// Makes them, so that the commands' user can work in theirs; who that is, if it is
 /// another one than the agent's.
 fn make_directories(config: &Config) -> Result<Option<User>, StartError> {
-    let basedirs = [
-        &config.results_basedir,
-        &config.execution_basedir,
-        &config.logging_basedir,
-    ];
-    for directory in basedirs {
+    for directory in basedirs(config) {
         files::private_directory(directory).map_err(StartError::Missing)?;
     }
     let (results, execution) = (&config.results_basedir, &config.execution_basedir);

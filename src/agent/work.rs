@@ -2,7 +2,6 @@
 
 use super::chores::{self, keep_what_is_needed, make_place, sync_outcome};
 use super::device::DeviceInfo;
-use super::environment::JOB_MARK;
 use super::story::{RECOVERY_FAILED, Story};
 use super::{Agent, Event, LAST_DELIVERY};
 use crate::child::tree::{self, Process, Tree};
@@ -146,8 +145,7 @@ impl Agent {
         let id = &place.job.id;
         if is_left_over {
             // It may have run here before, under an agent that told nobody.
-            let tree = Tree::of_an_earlier_life(&[], &format!("{JOB_MARK}={id}"));
-            self.end_leftovers(&tree.with_cgroup(Cgroup::find(id)));
+            self.end_earlier_run(id, &[]);
         }
         Some(Running {
             cgroup: Cgroup::make(id),

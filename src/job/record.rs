@@ -46,6 +46,7 @@ pub struct Record {
     journal: Mutex<Journal>,
 }
 
+/// What a record is written into.
 #[derive(Debug)]
 struct Journal {
     file: JournalFile,
@@ -53,6 +54,7 @@ struct Journal {
     is_torn: bool,
 }
 
+/// The file of that.
 #[derive(Debug)]
 enum JournalFile {
     /// Held open, so that a job that runs needs no descriptor to go on.

@@ -1,6 +1,5 @@
 //! The v1 API, one function an endpoint (PROTOCOL.md, section 3).
 
-use super::agent_data::AgentData;
 use super::common::Common;
 use super::era::{self, is_unknown};
 use super::failure::{Failure, settle};
@@ -18,16 +17,6 @@ use std::time::{Duration, SystemTime};
 const LARGEST_ANSWER: u64 = 16 << 20;
 /// An upload may take as long as this with the token that it began with.
 const UPLOAD_TOKEN: Duration = Duration::from_secs(300);
-
-/// What servers of before 2025-06 refuse to hear of an agent, and what older ones of
-/// 2023-12 and later do, with what to call it.
-const NEWER: [(&[&str], &str); 2] = [
-    (&["comment"], "comments of agents"),
-    (
-        &["comment", "provision_type", "identifier"],
-        "descriptions of agents",
-    ),
-];
 
 /// What of a job is asked again and again.
 const SEE_CANCELLED: &str = "see whether the job was cancelled";
@@ -55,72 +44,6 @@ impl Api {
     pub(super) fn new(common: Arc<Common>) -> Result<Api, String> {
         let http = Http::new(&common.server, &common.tls)?.counted_in(&common.metrics);
         Ok(Api { http, common })
-    }
-
-    /// `GET /v1/agents/data/<name>`: what the server says of this agent.
-    pub(super) fn agent_data(&self) -> Result<AgentData, Failure> {
-        let action = "read this agent's state";
-        let nothing = Outgoing::Nothing(Patience::Call);
-        let is_doubted = |failure: &_| is_unknown(failure) && !self.common.is_agent_forgotten();
-        let path = self.agent_path();
-        let reply = match self.call_doubting(action, "GET", &path, nothing, is_doubted) {
-            // It knows none, or, before 2025-05, tells of none.
-            Err(failure) if is_unknown(&failure) => return Ok(AgentData::default()),
-            other => other?,
-        };
-        let text = self.text(action, reply)?;
-        let json = self.json(action, &text)?;
-        let data =
-            AgentData::read(json).map_err(|error| self.unreadable(action, &error.to_string()))?;
-        self.common.understand(action);
-        self.common.agent_is_known();
-        Ok(data)
-    }
-
-    /// `POST /v1/agents/data/<name>`, with as much of it as the server takes; false where the server has no agents.
-    pub(super) fn post_agent(&self, data: Object) -> Result<bool, Failure> {
-        let data = data.finish();
-        let json = Json::parse(&data).ok();
-        let state = json.and_then(|data| data.get("state")?.string());
-        let action = "post this agent's data";
-        let post = |data: String| {
-            let reply = self.call(action, "POST", &self.agent_path(), Outgoing::Json(data));
-            self.if_there("agent data", reply)
-        };
-        let mut reply = post(data.clone());
-        for (newer, of_them) in NEWER {
-            if let Err(Failure::Refused {
-                status: 422, cause, ..
-            }) = &reply
-                && let Some(less) = json.and_then(|data| without(data, newer))
-            {
-                let cause = cause.clone();
-                reply = post(less);
-                if reply.is_ok() {
-                    self.common.era.is_missing(of_them, &cause);
-                }
-            }
-        }
-        let Some(reply) = reply? else {
-            return Ok(false);
-        };
-        let cookie = reply
-            .header("set-cookie")
-            .and_then(|cookie| cookie.split(';').next())
-            .filter(|cookie| cookie.starts_with("agent_name="));
-        if let Some(cookie) = cookie {
-            let mut known = self
-                .common
-                .cookie
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *known = Some(cookie.to_owned());
-        }
-        self.acknowledged(action, reply)?;
-        if let Some(state) = state {
-            self.common.metrics.points.push(&state, None);
-        }
-        Ok(true)
     }
 
     /// `POST /v1/agents/queues` and `POST /v1/agents/images`.
@@ -233,7 +156,7 @@ impl Api {
     }
 
     /// The answer, if the server has the endpoint: a very old one has no agents.
-    fn if_there(
+    pub(super) fn if_there(
         &self,
         endpoint: &'static str,
         reply: Result<Reply, Failure>,
@@ -252,10 +175,6 @@ impl Api {
         }
     }
 
-    fn agent_path(&self) -> String {
-        format!("/v1/agents/data/{}", percent(&self.common.agent_id))
-    }
-
     /// Makes the call; on a 401 or 403 once more, with a new token. An answer
     /// that is not 2xx is a failure; a transient one is said once.
     pub(super) fn call(
@@ -269,7 +188,7 @@ impl Api {
     }
 
     /// The same, where a refusal may be that of whoever stands before the server.
-    fn call_doubting(
+    pub(super) fn call_doubting(
         &self,
         action: &str,
         method: &str,
@@ -448,12 +367,12 @@ impl Api {
         Ok(())
     }
 
-    fn text(&self, action: &str, reply: Reply) -> Result<String, Failure> {
+    pub(super) fn text(&self, action: &str, reply: Reply) -> Result<String, Failure> {
         let text = reply.text(LARGEST_ANSWER);
         text.map_err(|cause| self.unreadable(action, &cause))
     }
 
-    fn json<'a>(&self, action: &str, text: &'a str) -> Result<Json<'a>, Failure> {
+    pub(super) fn json<'a>(&self, action: &str, text: &'a str) -> Result<Json<'a>, Failure> {
         Json::parse(text).map_err(|error| self.unreadable(action, &error.to_string()))
     }
 }
@@ -472,20 +391,6 @@ pub(super) fn percent(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// An object without some of its members; `None` when it has none of them.
-fn without(object: Json<'_>, names: &[&str]) -> Option<String> {
-    let is_kept = |name: &str| !names.contains(&name);
-    let mut less = Object::new();
-    let mut is_less = false;
-    for (name, value) in object.members() {
-        match is_kept(&name) {
-            true => less.json(&name, value),
-            false => is_less = true,
-        }
-    }
-    is_less.then(|| less.finish())
 }
 
 #[cfg(test)]
